@@ -1,0 +1,61 @@
+// The session journal: the state of one transfer on the target, an append-only file of self-checking records (docs/journal_format.md). A record is
+// durable before the step that it announces is taken; what a crash tore at the tail never happened.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "dataplane/disk.h"
+#include "dataplane/io.h"
+
+namespace backhaul {
+
+enum class SessionState : std::uint8_t {
+  preparing = 1,   // the staged disk is being made; the old disk is untouched under its name
+  transferring,    // blocks are being written to the staged disk
+  finishing,       // verified; the staged disk is being swapped in: only forward
+  cancelling,      // the old disk is being given back: only forward
+};
+std::string_view to_string(SessionState state) noexcept;
+
+enum class StagingKind : std::uint8_t {
+  fresh = 1,  // a new file; the old disk, if any, keeps its name until the swap
+  clone,      // a reflink copy, written in place; the old disk keeps its name until the swap
+  undo,       // the old disk itself, moved to the staged name, with an undo log
+  undo_in_place,  // the same for a block device, which cannot be moved
+};
+std::string_view to_string(StagingKind kind) noexcept;
+
+struct SessionRecord {
+  SessionState state = SessionState::preparing;
+  StagingKind staging = StagingKind::fresh;
+  DiskFormat format = DiskFormat::raw;
+  std::uint64_t epoch = 0;      // of the run that holds the session; the target refuses lower ones
+  std::uint64_t disk_size = 0;  // virtual
+  bool had_old_disk = false;
+  friend bool operator==(const SessionRecord&, const SessionRecord&) = default;
+};
+
+class SessionJournal {
+ public:
+  virtual ~SessionJournal() = default;
+  virtual const SessionRecord& last() const noexcept = 0;
+  // Durable on return. REQUIRES: the state table allows last().state -> record.state (asserted).
+  virtual Result<void> append(const SessionRecord& record) = 0;
+};
+
+Result<std::unique_ptr<SessionJournal>> create_session_journal(Storage& storage, std::string_view path, const SessionRecord& first);
+// Error: JournalErrc::damaged when no record is whole.
+Result<std::unique_ptr<SessionJournal>> open_session_journal(Storage& storage, std::string_view path);
+
+enum class JournalErrc {
+  damaged = 1,  // no whole record
+};
+const ErrorCategory& journal_category() noexcept;
+inline std::error_code make_error_code(JournalErrc value) { return {static_cast<int>(value), journal_category()}; }
+
+}  // namespace backhaul
+
+template <>
+struct std::is_error_code_enum<backhaul::JournalErrc> : std::true_type {};

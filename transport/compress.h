@@ -1,0 +1,41 @@
+// zstd (RFC 8878) of one frame's payload, and the decision whether it pays. One per lane.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/buffer.h"
+#include "base/error.h"
+
+namespace backhaul {
+
+enum class CompressMode { automatic, off, zstd };
+
+class Compressor {
+ public:
+  explicit Compressor(CompressMode mode);
+  ~Compressor();
+  // The compressed payload in `into`, or 0 when the raw one should be sent (off, does not pay, would not shrink by an
+  // eighth). `automatic` tries a payload now and then and goes on while it shrinks.
+  std::size_t compress(Bytes raw, MutableBytes into);
+  static std::size_t bound(std::size_t raw_size);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+class Decompressor {
+ public:
+  Decompressor();
+  ~Decompressor();
+  // Decodes into exactly into.size() bytes. Error: TransportErrc::decompress_failed (also when the frame asks for a
+  // window larger than the limit or does not fill `into` exactly).
+  Result<void> decompress(Bytes compressed, MutableBytes into);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace backhaul

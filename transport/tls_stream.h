@@ -1,0 +1,59 @@
+// TLS 1.3 with mutual certificates and ALPN over TCP, by OpenSSL. A TlsContext is shared by all threads; a TlsStream
+// belongs to one thread at a time. Records are coalesced into large sends. Nothing here blocks but connect/accept.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/unique_fd.h"
+#include "transport/stream.h"
+
+namespace backhaul {
+
+inline constexpr std::string_view kAlpnBackhaul = "backhaul/1";
+inline constexpr std::string_view kAlpnHttp = "http/1.1";
+
+enum class TlsRole { client, server };
+
+// Credentials of a node: DIR/ca.crt, DIR/node.crt, DIR/node.key, and DIR/crl.pem when it is there.
+// TLS 1.3 only; the peer must present a certificate that the CA signed, is valid now, and carries the
+// extended key usage of its role (serverAuth for who accepts, clientAuth for who dials).
+class TlsContext {
+ public:
+  // Errors name the file that is missing, unreadable, expired, or whose key does not match.
+  static Result<std::shared_ptr<TlsContext>> load(TlsRole role, const std::filesystem::path& directory);
+  ~TlsContext();
+
+  struct Impl;
+  Impl& impl() noexcept { return *impl_; }
+
+ private:
+  explicit TlsContext(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+struct Endpoint {
+  std::string host;  // a name or an address, IPv6 without brackets
+  std::uint16_t port = 0;
+};
+
+class TlsStream : public ByteStream {
+ public:
+  virtual std::string_view alpn() const noexcept = 0;
+};
+
+// Resolves, connects and shakes hands, checking that the certificate is for `endpoint.host`. Blocks up to `timeout`.
+// Note (TLS 1.3): a rejection of the client's own certificate shows only at the first read.
+Result<std::unique_ptr<TlsStream>> tls_connect(TlsContext& context, const Endpoint& endpoint, std::string_view alpn,
+                                               std::chrono::milliseconds timeout);
+// Shakes hands on an accepted socket; offers both ALPNs. Blocks up to `timeout`.
+Result<std::unique_ptr<TlsStream>> tls_accept(TlsContext& context, UniqueFd socket, std::chrono::milliseconds timeout);
+
+// Blocks until the stream is readable (or writable), or `timeout` passed: true when ready.
+Result<bool> wait_stream(ByteStream& stream, bool for_write, std::chrono::milliseconds timeout);
+
+}  // namespace backhaul
