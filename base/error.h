@@ -47,6 +47,7 @@ class TableCategory final : public ErrorCategory {
 
 class [[nodiscard]] Error {
  public:
+  Error() = default;  // no error: what Result's error() gives when there is none
   Error(std::error_code code, std::string cause) : code_(code), cause_(std::move(cause)) {}
 
   // An operating system error: `number` is an errno value, `what` the action and its object
