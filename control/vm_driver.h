@@ -1,0 +1,115 @@
+// VM drivers: how virtual machines are reached, on both sides. One interface; `command` (control/command_driver.h) runs
+// the operator's executables, `qemu` speaks QMP; for a VM beside a host agent there is a stand-in that asks the agent
+// to do it. Calls block until done or timed out; they may come from several threads, but for one VM only from one at a
+// time. Every call may be repeated after a crash: done twice is done once ("stop" of a stopped VM succeeds, "snapshot"
+// under a known id gives the same snapshot). Errors: ControlErrc::driver_*, shutdown_refused, host_unreachable, or what
+// a host agent reported.
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "control/model.h"
+#include "dataplane/io.h"
+
+namespace backhaul {
+
+struct VmRef {
+  std::string vm;
+  boost::json::object settings;
+  std::vector<DiskPlace> disks;
+};
+VmRef vm_ref(const Item& item, const Location& location);
+
+enum class PowerState : std::uint8_t { absent, off, running, unknown };
+std::string_view to_string(PowerState state) noexcept;
+std::optional<PowerState> parse_power_state(std::string_view text) noexcept;
+
+struct VmFacts {
+  PowerState power = PowerState::unknown;
+  std::optional<VmDescription> vm;
+  std::vector<DiskPlace> disks;  // sizes filled in
+};
+
+struct SnapshotDisk {
+  std::string name;
+  std::string path;  // readable until released; does not change
+  std::string format;
+  std::uint64_t size_bytes = 0;
+};
+struct Snapshot {
+  std::string id;
+  std::string token;                // from which changes can be asked later; empty: no tracker
+  std::vector<SnapshotDisk> disks;  // all of the same moment
+};
+
+// Nothing in `ranges`: the tracker cannot say (lost, inconsistent, unknown token); digests must find the changes. It is
+// never an error.
+struct ChangedExtents {
+  std::optional<std::vector<ByteRange>> ranges;
+  std::string why_unknown;
+};
+
+struct ShutdownRequest {
+  std::uint32_t timeout_s = 300;
+  bool allow_force = false;
+};
+struct ShutdownOutcome {
+  bool forced = false;
+};
+
+enum class CheckLevel : std::uint8_t { ok, warning, failed };
+std::string_view to_string(CheckLevel level) noexcept;
+struct Check {
+  std::string name;  // "free-space", "network:LAN"
+  CheckLevel level = CheckLevel::ok;
+  std::string code, cause, fix;  // empty when ok
+};
+
+struct Health {
+  bool healthy = false;
+  std::string detail;
+};
+
+class VmDriver {
+ public:
+  virtual ~VmDriver() = default;
+
+  virtual Result<VmFacts> describe(const VmRef& vm) = 0;
+  // A consistent point in time of all disks. A VM that is off may be given as it is. `id` is ours, unique.
+  virtual Result<Snapshot> snapshot(const VmRef& vm, const std::string& id) = 0;
+  // What changed between the snapshot that had `since_token` and snapshot `id`. May be more than the truth, never less.
+  virtual Result<ChangedExtents> changed_extents(const VmRef& vm, const std::string& disk,
+                                                 const std::string& since_token, const std::string& id) = 0;
+  // How much changed since the token until now, cheaply, as a number to show; nothing when it cannot say.
+  virtual Result<std::optional<std::uint64_t>> changed_bytes(const VmRef& vm, const std::string& since_token) = 0;
+  // Gives the snapshot's space back. Its token stays valid until a later snapshot's release or forget_tokens().
+  virtual Result<void> release_snapshot(const VmRef& vm, const std::string& id) = 0;
+  virtual Result<void> forget_tokens(const VmRef& vm) = 0;
+
+  virtual Result<ShutdownOutcome> shut_down(const VmRef& vm, const ShutdownRequest& request) = 0;
+  // Not an error when a VM of this name exists: it is then brought to the description's disks.
+  virtual Result<void> create(const VmRef& vm, const VmDescription& description) = 0;
+  virtual Result<void> start(const VmRef& vm) = 0;
+  virtual Result<void> stop(const VmRef& vm) = 0;  // at once
+  // Takes the VM away; its disks stay, detached, unless told to delete them.
+  virtual Result<void> remove(const VmRef& vm, bool delete_disks) = 0;
+
+  // Whether this VM could be created and started here; changes nothing.
+  virtual Result<std::vector<Check>> preflight(const VmRef& vm, const VmDescription& description) = 0;
+  virtual Result<Health> health(const VmRef& vm) = 0;
+};
+
+// Which driver serves a location: local ones by name, stand-ins for those beside host agents. Drivers live as long as
+// the source.
+class VmDriverSource {
+ public:
+  virtual ~VmDriverSource() = default;
+  virtual Result<VmDriver*> driver_for(const Location& location) = 0;
+};
+
+}  // namespace backhaul
