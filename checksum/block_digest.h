@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "base/buffer.h"
@@ -38,6 +39,15 @@ enum class HashKernel {
 };
 std::string_view to_string(HashKernel kernel) noexcept;
 
+// What of the CPU matters to the choice of a kernel.
+struct CpuFeatures {
+  bool avx512 = false;
+  bool avx2 = false;
+  bool sha_ni = false;
+};
+// The rule of select_hash_kernel, as a function of what it looks at. `wanted` is a kernel's name, or empty.
+Result<HashKernel> choose_hash_kernel(const CpuFeatures& features, std::string_view wanted);
+
 // The kernel for this CPU: from CPU features and nothing else, or BACKHAUL_HASH_KERNEL=multi-buffer|one-buffer.
 // Decided once; an unknown name in the variable is an error.
 Result<HashKernel> select_hash_kernel();
@@ -46,9 +56,10 @@ class BlockHasher {
  public:
   virtual ~BlockHasher() = default;
   virtual HashKernel kernel() const noexcept = 0;
-  // What runs below ("AVX512 x16 (libipsec-mb 1.3)"), for the log.
+  // What runs below ("SHA-256 AVX512 x16 (libipsec-mb 1.3.0)"), for the log.
   virtual std::string_view description() const noexcept = 0;
-  // digests[i] = digest of blocks[i]. REQUIRES: equal lengths; each block has 0 to kBlockSize bytes.
+  // digests[i] = digest of blocks[i]. REQUIRES: as many digests as blocks; each block has 0 to
+  // kBlockSize bytes (they may differ in length).
   virtual void digest(std::span<const Bytes> blocks, std::span<BlockDigest> digests) = 0;
 };
 

@@ -5,22 +5,21 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <span>
 
-#include "base/error.h"
 #include "checksum/block_digest.h"
 
 namespace backhaul {
 
-// Digest of extent `index` of a disk of `disk_size` bytes from its block digests (all of them, in order).
+// Digest of an extent from its block digests (all of them, in order).
 Sha256 extent_digest(std::span<const BlockDigest> block_digests) noexcept;
-// Digest of an all-zero extent of `extent_bytes` bytes. The full-sized one is computed once.
+// Digest of an all-zero extent of `extent_bytes` bytes (1 to kExtentSize). The full-sized one is computed once.
 Sha256 zero_extent_digest(std::uint64_t extent_bytes = kExtentSize);
 
 // Folds extent digests into the root. Extents may come in any order; those ahead of the first missing one wait
-// in memory (48 bytes and a tree node each, so the caller bounds how far ahead it works). One thread at a time.
+// in memory (56 bytes and a tree node each, a run of zero extents as one, so the caller bounds how far ahead it works).
+// One thread at a time.
 class RootDigest {
  public:
   explicit RootDigest(std::uint64_t disk_size_bytes);
@@ -36,7 +35,7 @@ class RootDigest {
   // First extent not folded yet; extent_count(size) when complete.
   std::uint64_t next_extent() const noexcept;
   bool complete() const noexcept;
-  // REQUIRES: complete().
+  // The root. REQUIRES: complete(); called once.
   Sha256 finish();
 
  private:
