@@ -141,9 +141,14 @@ enum class IoErrc {
   fixed_size,          // a block device cannot change its size
   not_a_disk,          // the path is a directory, socket or the like
   uring_unavailable,   // the kernel refuses io_uring
+  too_small,           // a block device is smaller than the disk that should lie on it
 };
 const ErrorCategory& io_category() noexcept;
 inline std::error_code make_error_code(IoErrc value) { return {static_cast<int>(value), io_category()}; }
+
+// What every Storage asks of a path before it looks: relative, '/' between names, no empty name, ".", "..", control character, no name
+// above 255 and no path above 4095 bytes; else IoErrc::outside_store. Symbolic links are the implementation's to confine.
+Result<void> check_store_path(std::string_view path);
 
 }  // namespace backhaul
 

@@ -1,0 +1,44 @@
+// One io_uring and the memory registered with it; internal to dataplane/linux_*.cpp. Used by one thread: the first that
+// submits.
+#pragma once
+
+#include <liburing.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/error.h"
+
+namespace backhaul {
+
+class Uring {
+ public:
+  Uring() = default;
+  Uring(const Uring&) = delete;
+  Uring& operator=(const Uring&) = delete;
+  ~Uring();
+
+  // Error: IoErrc::uring_unavailable.
+  Result<void> open(unsigned entries);
+  // The ring starts disabled, so that the thread that uses it, not the one that made it, becomes its single issuer.
+  Result<void> enable();
+  io_uring* get() noexcept { return &ring_; }
+
+  // What the kernel does not let us lock stays unregistered; said once in the log.
+  void register_memory(MutableBytes memory);
+  // The index of the registered buffer that holds all of [data, data + length), or -1.
+  int buffer_index(const std::byte* data, std::size_t length) const noexcept;
+
+ private:
+  bool register_part(MutableBytes part);
+
+  io_uring ring_{};
+  bool open_ = false;
+  bool disabled_ = false;
+  enum class Buffers { untried, ready, unavailable };
+  Buffers buffers_ = Buffers::untried;
+  std::vector<MutableBytes> registered_;
+};
+
+}  // namespace backhaul
