@@ -1,7 +1,8 @@
-// The digest index: what is known of every extent of one target disk, kept in a file beside it (docs/journal_format.md). It is at once the record
-// of what is durable (and so must not be sent again after a crash) and the digests that spare the target a read in the next round.
-// At most 0.06 % of the disk; sparse where the disk is. Memory: two bytes an extent (512 KiB for each TiB).
-// Thread-safe: lanes work on disjoint extents; sync() may be called by any.
+// The digest index: what is known of every extent of one target disk, kept in a file beside it
+// (docs/journal_format.md). It is at once the record of what is durable (and so must not be sent again after a crash)
+// and the digests that spare the target a read in the next round. At most 0.06 % of the disk; sparse where the disk is.
+// Memory: two bytes an extent (512 KiB for each TiB). Thread-safe: lanes work on disjoint extents; sync() may be called
+// by any.
 #pragma once
 
 #include <array>
@@ -42,14 +43,17 @@ class DigestIndex {
   // Starts a new transfer over the same disk: shipped counts become 0.
   virtual Result<void> reset_shipped() = 0;
 
-  // The identity of the disk file for which all this is true; set at the end of a transfer, checked at the start of the next.
+  // The identity of the disk file for which all this is true; set at the end of a transfer, checked at the start of the
+  // next.
   virtual Result<void> set_identity(const FileIdentity& identity) = 0;
   virtual Result<FileIdentity> identity() = 0;
 };
 
-Result<std::unique_ptr<DigestIndex>> create_digest_index(Storage& storage, std::string_view path, std::uint64_t disk_size);
+Result<std::unique_ptr<DigestIndex>> create_digest_index(Storage& storage, std::string_view path,
+                                                         std::uint64_t disk_size);
 // Errors: IndexErrc::damaged, wrong_size; the caller may then remove it and create a new one.
-Result<std::unique_ptr<DigestIndex>> open_digest_index(Storage& storage, std::string_view path, std::uint64_t disk_size);
+Result<std::unique_ptr<DigestIndex>> open_digest_index(Storage& storage, std::string_view path,
+                                                       std::uint64_t disk_size);
 
 enum class IndexErrc {
   damaged = 1,  // the header is unusable

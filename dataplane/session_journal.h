@@ -1,5 +1,6 @@
-// The session journal: the state of one transfer on the target, an append-only file of self-checking records (docs/journal_format.md). A record is
-// durable before the step that it announces is taken; what a crash tore at the tail never happened.
+// The session journal: the state of one transfer on the target, an append-only file of self-checking records
+// (docs/journal_format.md). A record is durable before the step that it announces is taken; what a crash tore at the
+// tail never happened.
 #pragma once
 
 #include <cstdint>
@@ -12,17 +13,19 @@
 namespace backhaul {
 
 enum class SessionState : std::uint8_t {
-  preparing = 1,   // the staged disk is being made; the old disk is untouched under its name
-  transferring,    // blocks are being written to the staged disk
-  finishing,       // verified; the staged disk is being swapped in: only forward
-  cancelling,      // the old disk is being given back: only forward
+  preparing = 1,  // the staged disk is being made; the old disk is untouched under its name
+  transferring,   // blocks are being written to the staged disk
+  finishing,      // verified; the staged disk is being swapped in: only forward
+  cancelling,     // the old disk is being given back: only forward
 };
 std::string_view to_string(SessionState state) noexcept;
+// The state table: whether a record with state `to` may come after one with state `from`.
+bool may_follow(SessionState from, SessionState to) noexcept;
 
 enum class StagingKind : std::uint8_t {
-  fresh = 1,  // a new file; the old disk, if any, keeps its name until the swap
-  clone,      // a reflink copy, written in place; the old disk keeps its name until the swap
-  undo,       // the old disk itself, moved to the staged name, with an undo log
+  fresh = 1,      // a new file; the old disk, if any, keeps its name until the swap
+  clone,          // a reflink copy, written in place; the old disk keeps its name until the swap
+  undo,           // the old disk itself, moved to the staged name, with an undo log
   undo_in_place,  // the same for a block device, which cannot be moved
 };
 std::string_view to_string(StagingKind kind) noexcept;
@@ -45,7 +48,8 @@ class SessionJournal {
   virtual Result<void> append(const SessionRecord& record) = 0;
 };
 
-Result<std::unique_ptr<SessionJournal>> create_session_journal(Storage& storage, std::string_view path, const SessionRecord& first);
+Result<std::unique_ptr<SessionJournal>> create_session_journal(Storage& storage, std::string_view path,
+                                                               const SessionRecord& first);
 // Error: JournalErrc::damaged when no record is whole.
 Result<std::unique_ptr<SessionJournal>> open_session_journal(Storage& storage, std::string_view path);
 
