@@ -151,9 +151,7 @@ struct Job {
 };
 inline constexpr std::size_t kMaxJobErrors = 20;
 
-// The table's answer, and that the verb has not been said already; items' jobs within a plan are resumed by the plan.
-bool is_allowed(JobVerb verb, const Job& job);
-// "Resume", "Cancel", "Restart": what is_allowed() allows now.
+// "Resume", "Cancel", "Restart": what the tables allow now.
 std::vector<std::string_view> allowed_actions(const Job& job);
 
 }  // namespace backhaul
