@@ -151,7 +151,9 @@ struct Job {
 };
 inline constexpr std::size_t kMaxJobErrors = 20;
 
-// "Resume", "Cancel", "Restart": what the tables allow now.
+// The table's answer, and that the verb has not been said already; items' jobs within a plan are resumed by the plan.
+bool is_allowed(JobVerb verb, const Job& job);
+// "Resume", "Cancel", "Restart": what is_allowed() allows now.
 std::vector<std::string_view> allowed_actions(const Job& job);
 
 }  // namespace backhaul
