@@ -20,7 +20,7 @@ inline constexpr std::uint32_t kMaxControlPayloadSize = 64 * kKiB;
 inline constexpr std::uint16_t kProtocolVersion = 1;
 
 enum class FrameType : std::uint8_t {
-  // Control messages: the payload is one JSON object (transport/messages.h), at most kMaxControlPayloadSize.
+  // Control messages: the payload is one JSON object, at most kMaxControlPayloadSize; ping and pong have none.
   hello = 1,     // first frame of each side on each stream: versions and features
   open = 2,      // source -> target, control stream: start or go on with a transfer of one disk
   opened = 3,    // the answer
@@ -78,6 +78,10 @@ Result<void> check_frame_range(const FrameHeader& header, std::uint64_t disk_siz
 
 // Error: TransportErrc::bad_payload_crc.
 Result<void> check_payload(const FrameHeader& header, Bytes payload);
+
+// Checks that the payload of a `digests` frame has as many digests as its bitmap has bits, and no bit past the extent's last block.
+// Error: TransportErrc::bad_frame.
+Result<void> check_digests_payload(const FrameHeader& header, Bytes payload);
 
 std::string_view to_string(FrameType type) noexcept;
 bool is_control(FrameType type) noexcept;
