@@ -7,6 +7,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "transport/frame.h"
 #include "transport/stream.h"
@@ -82,7 +83,8 @@ class ControlChannel {
     FrameHeader header;
     boost::json::object body;
   };
-  // Sends one message. Blocks up to `timeout`.
+  // Sends one message (ping and pong without the body). Blocks up to `timeout`; after an error or a timeout nothing more can be sent.
+  // When the stream breaks because the peer gave up, the error is the one that the peer reported.
   Result<void> send(FrameType type, const boost::json::object& body, std::uint64_t epoch,
                     std::chrono::milliseconds timeout);
   // Next message; ping is answered inside, pong skipped. An `error` frame becomes the Error that the peer meant.
@@ -91,10 +93,15 @@ class ControlChannel {
   Result<Message> expect(FrameType type, std::chrono::milliseconds timeout);
 
   ByteStream& stream() noexcept { return *stream_; }
+  // REQUIRES: no receive() timed out in the middle of a message. The channel is used no more.
   std::unique_ptr<ByteStream> release() noexcept { return std::move(stream_); }
 
  private:
+  Result<Message> next(std::chrono::steady_clock::time_point deadline, bool answer_pings);
+
   std::unique_ptr<ByteStream> stream_;
+  std::unique_ptr<FrameReader> reader_;  // made by the first receive()
+  std::vector<std::byte> payload_;
 };
 
 // The error message's JSON (symbol, cause, fix, retry) and back; texts are bounded and made printable on receipt.

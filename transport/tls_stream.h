@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/unique_fd.h"
 #include "transport/stream.h"
@@ -27,6 +28,9 @@ class TlsContext {
   // Errors name the file that is missing, unreadable, expired, or whose key does not match.
   static Result<std::shared_ptr<TlsContext>> load(TlsRole role, const std::filesystem::path& directory);
   ~TlsContext();
+
+  // What is allowed but should not stay so (a key that others can read, a certificate that ends soon): for the log.
+  const std::vector<std::string>& warnings() const noexcept;
 
   struct Impl;
   Impl& impl() noexcept { return *impl_; }
