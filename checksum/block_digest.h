@@ -41,9 +41,7 @@ std::string_view to_string(HashKernel kernel) noexcept;
 
 // What of the CPU matters to the choice of a kernel.
 struct CpuFeatures {
-  bool avx512 = false;
-  bool avx2 = false;
-  bool sha_ni = false;
+  bool multi_buffer = false;  // the least that libipsec-mb asks for: SSE4.2, AES-NI, PCLMULQDQ
 };
 // The rule of select_hash_kernel, as a function of what it looks at. `wanted` is a kernel's name, or empty.
 Result<HashKernel> choose_hash_kernel(const CpuFeatures& features, std::string_view wanted);

@@ -42,7 +42,7 @@ class MultiBufferHasher final : public BlockHasher {
   explicit MultiBufferHasher(State state) : state_(std::move(state)), lanes_(lanes_of(*state_)) {
     description_ = fmt::format("SHA-256 {} x{} (libipsec-mb {})", lanes_.name, lanes_.count, imb_get_version_str());
     const bool one_buffer_has_sha_ni = (state_->features & IMB_FEATURE_SHANI) != 0;
-    short_tail_ = one_buffer_has_sha_ni ? lanes_.count / 2 : 1;
+    short_tail_ = one_buffer_has_sha_ni ? lanes_.count / 2 : 2;
   }
 
   HashKernel kernel() const noexcept override { return HashKernel::multi_buffer; }
@@ -50,8 +50,9 @@ class MultiBufferHasher final : public BlockHasher {
 
   void digest(std::span<const Bytes> blocks, std::span<BlockDigest> digests) override {
     assert(blocks.size() == digests.size());
-    // A pass over the lanes takes as long with one lane in use as with all, so a last pass that would be at most half
-    // full is cheaper one buffer at a time.
+    // A pass over the lanes takes as long with one lane in use as with all: about as long as half the lanes' blocks
+    // take one buffer at a time with SHA-NI, and as two blocks take without. A last pass with no more than that is
+    // skipped.
     const std::size_t tail = blocks.size() % lanes_.count;
     const std::size_t in_lanes = blocks.size() - (tail <= short_tail_ ? tail : 0);
     for (std::size_t i = 0; i < in_lanes; ++i) submit(blocks[i], digests[i], outputs_[i % outputs_.size()]);
@@ -146,9 +147,7 @@ std::string_view to_string(MultiBufferWidth width) noexcept {
 CpuFeatures detect_cpu_features() noexcept {
   const State state(alloc_mb_mgr(0));
   if (state == nullptr) return {};
-  return {.avx512 = has(*state, IMB_CPUFLAGS_AVX512),
-          .avx2 = has(*state, IMB_CPUFLAGS_AVX2),
-          .sha_ni = has(*state, IMB_CPUFLAGS_SSE_T2)};
+  return {.multi_buffer = has(*state, IMB_CPUFLAGS_SSE)};
 }
 
 Result<std::unique_ptr<BlockHasher>> make_multi_buffer_hasher(MultiBufferWidth width) {

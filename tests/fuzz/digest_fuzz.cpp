@@ -2,9 +2,12 @@
 // against a loop. The input is a plan of block lengths and the bytes to take them from:
 //   u8 number of blocks (mod 48), then for each u16 little-endian length (mod kBlockSize + 1), the rest is content,
 //   repeated as often as a block needs.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <memory>
 #include <vector>
 
 #include "base/endian.h"
@@ -25,7 +28,7 @@ using namespace backhaul;
 const std::vector<std::unique_ptr<BlockHasher>>& hashers() {
   static const auto made = [] {
     std::vector<std::unique_ptr<BlockHasher>> list;
-    list.push_back(std::move(*make_block_hasher(HashKernel::one_buffer)));
+    if (auto hasher = make_block_hasher(HashKernel::one_buffer)) list.push_back(std::move(*hasher));
     for (const auto width : kMultiBufferWidths)
       if (auto hasher = make_multi_buffer_hasher(width)) list.push_back(std::move(*hasher));
     return list;
@@ -37,7 +40,8 @@ const std::vector<std::unique_ptr<BlockHasher>>& hashers() {
 std::vector<std::byte> repeat(Bytes content, std::size_t length) {
   std::vector<std::byte> bytes(length + 1);
   if (content.empty()) return bytes;
-  for (std::size_t i = 0; i < length; ++i) bytes[i + 1] = content[i % content.size()];
+  for (std::size_t at = 0; at < length; at += content.size())
+    std::memcpy(bytes.data() + 1 + at, content.data(), std::min(content.size(), length - at));
   return bytes;
 }
 
