@@ -35,8 +35,8 @@ struct FileIdentity {
 
 enum class OpenMode { read, write /* and read */ };
 
-// A regular file or a block device. Positional operations may run from several threads at once on disjoint ranges;
-// resize and destruction may not run beside anything else.
+// A regular file or a block device. Positional operations may run from several threads at once on disjoint ranges, also
+// beside one resize that grows the file (a VHDX disk grows while lanes write); shrinking and destruction may not run beside anything else.
 class File {
  public:
   virtual ~File() = default;

@@ -1,6 +1,6 @@
-// VHDX disks, from [MS-VHDX] (Virtual Hard Disk v2 file format). Dynamic and fixed; block sizes 1 to 256 MiB; logical sectors 512 and 4096; no
-// differencing. Metadata changes go through the log (section 2.3), so that a kill at any moment leaves a file that any reader
-// repairs by replay. dataplane/vhdx_layout.h has the constants.
+// VHDX disks, from [MS-VHDX] (Virtual Hard Disk v2 file format). Dynamic and fixed; block sizes 1 to 256 MiB; logical
+// sectors 512 and 4096; no differencing. Metadata changes go through the log (section 2.3), so that a kill at any
+// moment leaves a file that any reader repairs by replay. dataplane/vhdx_layout.h has the constants.
 #pragma once
 
 #include <memory>
@@ -23,14 +23,14 @@ enum class VhdxErrc {
   bad_metadata,             // the metadata table or an item of it is damaged
   unknown_required_metadata,
   unsupported_version,
-  differencing,             // a differencing (child) disk: it needs a parent
+  differencing,  // a differencing (child) disk: it needs a parent
   bad_block_size,
   bad_sector_size,
   bad_disk_size,
-  bad_bat,                  // a block table entry is outside the file, overlaps, or has an unknown state
-  bad_log,                  // the log is needed and damaged
-  truncated,                // the file ends before what its headers promise
-  too_large,                // above the format's 64 TiB
+  bad_bat,    // a block table entry is outside the file, overlaps, or has an unknown state
+  bad_log,    // the log is needed and damaged
+  truncated,  // the file ends before what its headers promise
+  too_large,  // above the format's 64 TiB
 };
 const ErrorCategory& vhdx_category() noexcept;
 inline std::error_code make_error_code(VhdxErrc value) { return {static_cast<int>(value), vhdx_category()}; }
