@@ -228,7 +228,8 @@ def parse_size(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("disk")
+    parser.add_argument("disk", nargs="?")
+    parser.add_argument("--fetch-kernel", action="store_true", help="fill the cache, make no disk")
     parser.add_argument("--size", type=parse_size, default=256 << 20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--generation", default="1")
@@ -236,6 +237,11 @@ def main():
     parser.add_argument("--file-size", type=parse_size, default=512 << 10)
     parser.add_argument("--advance", metavar="OLD")
     options = parser.parse_args()
+    if options.fetch_kernel:
+        kernel_tree()
+        return 0
+    if not options.disk:
+        parser.error("name the disk to make")
     if options.advance:
         guest = advance(GuestDisk.load(options.advance), options.disk, generation=options.generation)
     else:
