@@ -2,6 +2,8 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
+#include <set>
 
 namespace backhaul::sim {
 
@@ -16,7 +18,10 @@ std::uint64_t SimRandom::next() {
 std::uint64_t seed_from_environment(std::uint64_t otherwise) {
   const char* text = std::getenv("BACKHAUL_SEED");
   const std::uint64_t seed = text != nullptr ? std::strtoull(text, nullptr, 0) : otherwise;
-  std::fprintf(stderr, "BACKHAUL_SEED=%llu\n", static_cast<unsigned long long>(seed));
+  static std::mutex mutex;
+  static std::set<std::uint64_t> said;
+  const std::lock_guard lock(mutex);
+  if (said.insert(seed).second) std::fprintf(stderr, "BACKHAUL_SEED=%llu\n", static_cast<unsigned long long>(seed));
   return seed;
 }
 
