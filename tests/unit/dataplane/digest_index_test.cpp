@@ -6,6 +6,7 @@
 
 #include "sim/sim_random.h"
 #include "sim/sim_storage.h"
+#include "unit/dataplane/hooked_storage.h"
 
 namespace backhaul {
 namespace {
@@ -169,12 +170,33 @@ TEST(DigestIndex, AKnownExtentIsPublishedOnlyAfterItsRecordIsDurable) {
   EXPECT_EQ(storage.durable_content("i")[4096 + 5], std::byte{3});
 }
 
+TEST(DigestIndex, WhatIsStoredAgainDuringASyncWaitsForTheNextOne) {
+  SimStorage storage;
+  HookedStorage hooked(storage);
+  auto index = create_digest_index(hooked, "i", kDisk).value();
+  ASSERT_TRUE(index->store(2, digests_of(1), 3));
+  ASSERT_TRUE(index->store(3, digests_of(1), 3));
+  bool first = true;
+  hooked.before_sync = [&]() -> Result<void> {
+    if (!std::exchange(first, false)) return {};
+    EXPECT_TRUE(index->forget(2));
+    return index->store(2, digests_of(2), 4);
+  };
+  ASSERT_TRUE(index->sync());
+  EXPECT_EQ(storage.content("i")[4096 + 4], std::byte{0});
+  EXPECT_EQ(storage.content("i")[4096 + 6], std::byte{1});
+  ASSERT_TRUE(index->sync());
+  EXPECT_EQ(storage.content("i")[4096 + 4], std::byte{1});
+}
+
 TEST(DigestIndex, AfterAFailedSyncNoLaterOneSucceeds) {
   SimStorage storage;
-  auto index = create_digest_index(storage, "i", kDisk).value();
+  HookedStorage hooked(storage);
+  auto index = create_digest_index(hooked, "i", kDisk).value();
   ASSERT_TRUE(index->store(2, digests_of(1), 3));
-  storage.fail_operation(1, EIO);
+  hooked.before_sync = []() -> Result<void> { return Error::from_errno(EIO, "sync"); };
   EXPECT_EQ(index->sync().error().symbol(), "io.device_error");
+  hooked.before_sync = nullptr;
   EXPECT_EQ(index->sync().error().symbol(), "io.device_error");
   EXPECT_EQ(storage.content("i")[4096 + 4], std::byte{0});
 }

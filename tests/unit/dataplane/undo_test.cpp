@@ -2,12 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "checksum/block_digest.h"
 #include "dataplane/undo_log.h"
 #include "sim/sim_random.h"
 #include "sim/sim_storage.h"
+#include "unit/dataplane/hooked_storage.h"
 
 namespace backhaul {
 namespace {
@@ -182,6 +185,40 @@ TEST(Undo, OldContentIsDurableForEveryCallerBeforePrepareWriteReturns) {
   expect_restored(storage, old);
 }
 
+// Both want the same chunk; the first one's sync is held back until the second had every chance to return too early.
+TEST(Undo, ASecondCallerWaitsForTheFirstOnesSync) {
+  SimRandom random(7);
+  SimStorage storage;
+  ASSERT_TRUE(storage.create("disk").value()->write_at(0, noise(random, 4 * kChunk)));
+  make_log(storage);
+  HookedStorage hooked(storage);
+  auto file = open_undo_file(hooked, "undo", storage.open("disk", OpenMode::write).value()).value();
+  std::atomic<bool> in_sync = false, let_go = false, second_returned = false;
+  hooked.before_sync = [&]() -> Result<void> {
+    in_sync = true;
+    in_sync.notify_all();
+    let_go.wait(false);
+    return {};
+  };
+  const ByteRange range{kChunk, 1};
+  std::thread first([&] { EXPECT_TRUE(file->prepare_write({&range, 1})); });
+  in_sync.wait(false);
+  std::thread second([&] {
+    EXPECT_TRUE(file->prepare_write({&range, 1}));
+    EXPECT_TRUE(let_go);
+    EXPECT_TRUE(durably_saved(storage, 1));
+    second_returned = true;
+  });
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(30);
+  while (!second_returned && std::chrono::steady_clock::now() < until) std::this_thread::yield();
+  EXPECT_FALSE(second_returned);
+  let_go = true;
+  let_go.notify_all();
+  first.join();
+  second.join();
+  EXPECT_EQ(storage.content("undo").size(), 4096 + kChunk + 4096);  // saved once, not twice
+}
+
 TEST(Undo, LanesWriteTheirOwnExtentsAtOnce) {
   SimRandom random(8);
   SimStorage storage;
@@ -326,6 +363,20 @@ TEST(Undo, ATornTailIsCutOffAndItsChunkSavedAgain) {
   }
 }
 
+// A process that was killed between append and sync leaves a whole record in the page cache that a power loss would
+// still take.
+TEST(Undo, OpeningMakesWhatItBelievesDurable) {
+  ThreeChunks disk;
+  const auto whole = disk.storage.content("undo");
+  auto log = disk.storage.open("undo", OpenMode::write).value();
+  ASSERT_TRUE(log->resize(ThreeChunks::record(2)));
+  ASSERT_TRUE(log->sync());
+  ASSERT_TRUE(log->write_at(ThreeChunks::record(2), Bytes(whole).subspan(ThreeChunks::record(2))));
+  EXPECT_FALSE(durably_saved(disk.storage, 2));
+  auto file = open_undo(disk.storage);
+  EXPECT_TRUE(durably_saved(disk.storage, 2));
+}
+
 TEST(Undo, OfTwoRecordsOfAChunkTheFirstIsUsed) {
   ThreeChunks disk;
   auto log = disk.storage.open("undo", OpenMode::write).value();
@@ -402,16 +453,21 @@ TEST(Undo, AFailedOperationNeverLetsAWriteThrough) {
 }
 
 TEST(Undo, AfterAFailedSyncOfTheLogNothingMoreIsSaved) {
-  ThreeChunks disk;
-  ASSERT_TRUE(disk.storage.open("disk", OpenMode::write).value()->resize(6 * kChunk));
-  ASSERT_TRUE(disk.storage.remove("undo"));
-  make_log(disk.storage);
-  auto file = open_undo(disk.storage);
+  SimRandom random(7);
+  SimStorage storage;
+  const auto old = noise(random, 4 * kChunk);
+  ASSERT_TRUE(storage.create("disk").value()->write_at(0, old));
+  make_log(storage);
+  HookedStorage hooked(storage);
+  auto file = open_undo_file(hooked, "undo", storage.open("disk", OpenMode::write).value()).value();
   const ByteRange first{0, 1}, second{kChunk, 1};
-  disk.storage.fail_operation(4, EIO);  // next_data, read, append, sync
-  EXPECT_TRUE(file->prepare_write({&first, 1}).has_error());
-  EXPECT_TRUE(file->prepare_write({&second, 1}).has_error());
-  EXPECT_TRUE(file->prepare_write({&first, 1}).has_error());
+  hooked.before_sync = []() -> Result<void> { return Error::from_errno(EIO, "sync"); };
+  EXPECT_EQ(file->prepare_write({&first, 1}).error().symbol(), "io.device_error");
+  hooked.before_sync = nullptr;
+  EXPECT_EQ(file->prepare_write({&second, 1}).error().symbol(), "io.device_error");
+  EXPECT_EQ(file->prepare_write({&first, 1}).error().symbol(), "io.device_error");
+  file = open_undo(storage);
+  EXPECT_TRUE(file->prepare_write({&second, 1}));
 }
 
 TEST(Undo, TheLogHasTheDocumentedBytes) {
