@@ -62,7 +62,7 @@ constexpr Shape kShapes[] = {
     {FrameType::digests, "digests", kFrameZeroRun | kFrameResumed, true, 0,
      kBitmapSize + kDigestSize* static_cast<std::uint32_t>(kBlocksPerExtent)},
     {FrameType::data, "data", kFrameZstd, true, 1, kMaxPayloadSize},
-    {FrameType::zero, "zero", 0, true, 0, 0},
+    {FrameType::zero, "zero", kFrameZeroRun, true, 0, 0},
     {FrameType::extent_end, "extent_end", kFrameHoleEnd, true, 0, 0},
     {FrameType::extent_done, "extent_done", kFrameZeroRun, true, 0, kExtentDigestSize},
     {FrameType::lane_end, "lane_end", 0, false, 0, 0},
@@ -194,11 +194,10 @@ Result<void> check_frame_range(const FrameHeader& header, std::uint64_t disk_siz
   const auto whole = [&](std::uint64_t unit) {
     return begin % unit == 0 && (end % unit == 0 || end == disk_size_bytes);
   };
-  if (header.type == FrameType::data || header.type == FrameType::zero) {
+  const bool zero_run = (header.flags & kFrameZeroRun) != 0;
+  if (header.type == FrameType::data || (header.type == FrameType::zero && !zero_run)) {
     if (!whole(kBlockSize)) return bad_frame(header, "not in whole blocks");
-    const bool one_extent = begin / kExtentSize == (end - 1) / kExtentSize;
-    if (!one_extent && (header.type == FrameType::data || !whole(kExtentSize)))
-      return bad_frame(header, "crosses an extent");
+    if (begin / kExtentSize != (end - 1) / kExtentSize) return bad_frame(header, "crosses an extent");
     return {};
   }
   if (!whole(kExtentSize)) return bad_frame(header, "not in whole extents");

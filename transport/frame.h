@@ -47,7 +47,7 @@ enum class FrameType : std::uint8_t {
 
 // Header flags.
 inline constexpr std::uint8_t kFrameZstd = 0x01;      // payload is one zstd frame that decodes to raw_size bytes
-inline constexpr std::uint8_t kFrameZeroRun = 0x02;   // digests/extent_done: every block of the range is zero
+inline constexpr std::uint8_t kFrameZeroRun = 0x02;   // digests/extent_done/zero: a run of whole extents that are zero throughout
 inline constexpr std::uint8_t kFrameResumed = 0x04;   // digests: acknowledged in an earlier run of this transfer
 inline constexpr std::uint8_t kFrameHoleEnd = 0x08;   // extent_end after `zero`s only: the whole range became zero
 

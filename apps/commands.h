@@ -1,0 +1,48 @@
+// The program's commands. Each adds its subcommand to the parser; all share the way errors and results are printed.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <boost/json/object.hpp>
+#include <functional>
+#include <string>
+
+#include "base/error.h"
+#include "dataplane/target_session.h"
+#include "transport/tls_stream.h"
+
+namespace backhaul {
+
+// Exit codes (docs/OPERATIONS.md): 0 success, 1 the operation failed, 2 the command line or a configuration file is
+// wrong.
+enum ExitCode { kExitOk = 0, kExitFailed = 1, kExitUsage = 2 };
+
+// What the chosen subcommand wants to run; set by its callback.
+using Action = std::function<int()>;
+
+void add_pki_command(CLI::App& app, Action& action);
+void add_host_command(CLI::App& app, Action& action);
+void add_send_command(CLI::App& app, Action& action);
+void add_cancel_command(CLI::App& app, Action& action);
+void add_digest_command(CLI::App& app, Action& action);
+
+// Prints the error: on stderr as text, and on stdout as {"error":{...}} when `json`. Returns the exit code.
+int print_error(const Error& error, bool json);
+// One JSON object on a line of stdout.
+void print_json(const boost::json::object& object);
+
+// The credentials' directory: `directory` itself, or its subdirectory `node` ("host", "appliance") when only that has a
+// certificate (what `pki init` made). Empty: BACKHAUL_TLS, then /etc/backhaul/tls.
+std::string tls_directory(const std::string& directory, const std::string& node);
+
+// The real queue, hashers, clock and randomness.
+Result<DataplaneParts> real_parts();
+
+std::string human_bytes(double bytes);
+std::string human_seconds(double seconds);
+// Bytes with an optional suffix K, M, G, T (powers of 1024).
+Result<std::uint64_t> parse_bytes(const std::string& text);
+
+// A flag that SIGINT and SIGTERM set, so that long operations stop soon; a second signal ends the program.
+const std::atomic<bool>& stop_on_signals();
+
+}  // namespace backhaul

@@ -1,0 +1,26 @@
+// Progress of a send on stderr: a bar with rate and time left on a terminal; elsewhere a line now and then.
+#pragma once
+
+#include <string>
+
+#include "dataplane/send.h"
+
+namespace backhaul {
+
+class ProgressPrinter {
+ public:
+  explicit ProgressPrinter(bool quiet);
+  void update(const SendProgress& progress);
+  // Leaves the bar's line.
+  void finish();
+
+ private:
+  std::string describe(const SendProgress& progress) const;
+
+  bool quiet_, terminal_, open_line_ = false;
+  std::string phase_;
+  double last_s_ = 0, phase_started_s_ = 0;
+  std::uint64_t phase_base_bytes_ = 0;
+};
+
+}  // namespace backhaul

@@ -1,0 +1,152 @@
+#include "dataplane/host_protocol.h"
+
+#include <spdlog/spdlog.h>
+
+#include "dataplane/engine_error.h"
+#include "dataplane/messages.h"
+#include "dataplane/target_lane.h"
+#include "transport/tls_stream.h"
+#include "transport/transport_error.h"
+
+namespace backhaul {
+namespace {
+
+constexpr std::chrono::milliseconds kTick{200};
+constexpr std::chrono::seconds kFirstMessage{30};
+constexpr std::chrono::seconds kSendTimeout{30};
+// A source that was killed is noticed at once on a live link; over a dead one TCP needs about 30 s, and the sender
+// tries again.
+constexpr std::chrono::seconds kOpenPatience{5};
+constexpr std::chrono::milliseconds kProgressInterval{500};
+
+bool is_link_error(const Error& error) {
+  return error == make_error_code(TransportErrc::closed) || error == make_error_code(TransportErrc::lost) ||
+         error.symbol().starts_with("link.");
+}
+
+// Lets the peer read what was sent last (an error) before the socket goes away: a close with unread input would reset
+// the connection.
+void linger(ByteStream& stream, Clock& clock) {
+  std::array<std::byte, 16 * kKiB> sink;
+  const auto deadline = clock.now() + std::chrono::seconds(2);
+  while (clock.now() < deadline) {
+    const auto flushed = stream.flush();
+    if (!flushed) return;
+    const auto got = stream.read_some(sink);
+    if (!got) return;
+    if (*got == 0 && !wait_stream(stream, !*flushed, std::chrono::milliseconds(100))) return;
+  }
+}
+
+}  // namespace
+
+void HostProtocol::serve(std::unique_ptr<ByteStream> stream) {
+  const auto peer = stream->peer_name();
+  ControlChannel channel(std::move(stream));
+  const auto handle = [&]() -> Result<void> {
+    BH_CHECK(exchange_hello(channel, kFirstMessage));
+    BH_TRY(const auto message, channel.receive(kFirstMessage));
+    switch (message.header.type) {
+      case FrameType::open: return serve_control(channel, message.body);
+      case FrameType::join: return serve_lane(channel, message.body);
+      case FrameType::cancel: return serve_cancel(channel, message.body);
+      default:
+        return make_error(TransportErrc::unexpected_frame, std::string(to_string(message.header.type)) + " first");
+    }
+  };
+  const auto result = handle();
+  if (result) return;
+  if (is_link_error(result.error())) {
+    spdlog::info("{}: stream ended: {}", peer, result.error().to_string());
+    return;
+  }
+  spdlog::warn("{}: {}", peer, result.error().to_string());
+  (void)channel.send(FrameType::error, error_to_json(result.error()), 0, kSendTimeout);
+  linger(channel.stream(), *store_.parts().clock);
+  channel.stream().close();
+}
+
+Result<void> HostProtocol::serve_control(ControlChannel& channel, const boost::json::object& body) {
+  BH_TRY(const auto request, open_request_from_json(body));
+  OpenedSession opened;
+  BH_TRY(auto session, store_.open(request, kOpenPatience, opened));
+  spdlog::info("{}: disk {} opened by {}, {} bytes, {}, staging {}, epoch {}{}", opened.session, request.disk,
+               channel.stream().peer_name(), opened.size, to_string(request.sync), opened.staging, opened.epoch,
+               opened.resumed ? ", resumed" : "");
+  BH_CHECK(channel.send(FrameType::opened, to_json(opened), opened.epoch, kSendTimeout));
+  while (true) {
+    if (session->revoked()) return session->revoked_error();
+    if (stop_.load()) return make_error(TransportErrc::lost, "the host agent is stopping");
+    auto message = channel.receive(kTick);
+    if (!message) {
+      if (message.error() == make_error_code(BaseErrc::timed_out)) continue;
+      return std::move(message).error();
+    }
+    if (message->header.type != FrameType::finish)
+      return make_error(TransportErrc::unexpected_frame,
+                        std::string(to_string(message->header.type)) + " on a control stream");
+    return serve_finish(channel, *session, message->body);
+  }
+}
+
+Result<void> HostProtocol::serve_finish(ControlChannel& channel, TargetSession& session,
+                                        const boost::json::object& body) {
+  BH_TRY(const auto request, finish_from_json(body));
+  auto& clock = *store_.parts().clock;
+  auto last = clock.now();
+  std::string last_step;
+  const auto step = [&](std::string_view what, double fraction) -> Result<void> {
+    if (what == last_step && clock.now() - last < kProgressInterval) return {};
+    last = clock.now();
+    last_step = what;
+    return channel.send(FrameType::progress, {{"step", what}, {"fraction", fraction}}, session.epoch(), kSendTimeout);
+  };
+  BH_TRY(const auto result, store_.finish(session, request, step));
+  spdlog::info("{}: disk {} {}, root digest {}", session.id(), session.request().disk,
+               request.swap ? "swapped in" : "round ended", result.root_digest.empty() ? "-" : result.root_digest);
+  BH_CHECK(channel.send(FrameType::finished, to_json(result), session.epoch(), kSendTimeout));
+  linger(channel.stream(), clock);
+  channel.stream().close();
+  return {};
+}
+
+Result<void> HostProtocol::serve_lane(ControlChannel& channel, const boost::json::object& body) {
+  BH_TRY(const auto request, join_from_json(body));
+  BH_TRY(auto joined, store_.join(request.session, request.epoch));
+  std::optional<SessionUse> session(std::move(joined));
+  BH_TRY(auto queue, store_.parts().make_queue());
+  BH_TRY(auto hasher, store_.parts().make_hasher());
+  BH_CHECK(channel.send(FrameType::joined, {}, (*session)->epoch(), kSendTimeout));
+  auto& clock = *store_.parts().clock;
+  {
+    TargetLane lane(**session, channel.stream(), *queue, *hasher, clock);
+    auto result = run_lane(lane, *queue, clock, stop_);
+    if (!result) {
+      if (!is_link_error(result.error())) {
+        spdlog::warn("{}: lane {}: {}", request.session, request.lane, result.error().to_string());
+        lane.send_error(result.error(), kSendTimeout);
+      } else {
+        spdlog::info("{}: lane {} ended: {}", request.session, request.lane, result.error().to_string());
+        return {};
+      }
+    }
+    queue.reset();  // nothing is in flight when the lane's memory goes
+  }
+  session.reset();  // whoever takes the disk away need not wait for the goodbye
+  linger(channel.stream(), clock);
+  channel.stream().close();
+  return {};
+}
+
+Result<void> HostProtocol::serve_cancel(ControlChannel& channel, const boost::json::object& body) {
+  BH_TRY(const auto disk, text_field(body, "disk", 4096));
+  BH_TRY(const bool had_session, store_.cancel(disk));
+  spdlog::info("disk {}: cancelled by {}: {}", disk, channel.stream().peer_name(),
+               had_session ? "the old disk is back" : "there was nothing to undo");
+  BH_CHECK(channel.send(FrameType::cancelled, {{"had_session", had_session}}, 0, kSendTimeout));
+  linger(channel.stream(), *store_.parts().clock);
+  channel.stream().close();
+  return {};
+}
+
+}  // namespace backhaul

@@ -1,0 +1,37 @@
+// The control messages of docs/wire_protocol.md section 5 as structs, and their JSON. Everything from a peer is checked
+// here: a missing or malformed field is TransportErrc::bad_message and names the field.
+#pragma once
+
+#include <boost/json/object.hpp>
+
+#include "dataplane/target_session.h"
+#include "dataplane/transfer.h"
+
+namespace backhaul {
+
+boost::json::object to_json(const OpenRequest& request);
+Result<OpenRequest> open_request_from_json(const boost::json::object& body);
+
+boost::json::object to_json(const OpenedSession& opened);
+Result<OpenedSession> opened_from_json(const boost::json::object& body);
+
+struct JoinRequest {
+  std::string session;
+  std::uint64_t epoch = 0;
+  std::uint32_t lane = 0;
+};
+boost::json::object to_json(const JoinRequest& request);
+Result<JoinRequest> join_from_json(const boost::json::object& body);
+
+boost::json::object to_json(const FinishRequest& request);
+Result<FinishRequest> finish_from_json(const boost::json::object& body);
+
+boost::json::object to_json(const FinishResult& result);
+Result<FinishResult> finished_from_json(const boost::json::object& body);
+
+// One field of a message.
+Result<std::uint64_t> number_field(const boost::json::object& body, std::string_view name);
+Result<std::string> text_field(const boost::json::object& body, std::string_view name, std::size_t max_size);
+Result<bool> bool_field(const boost::json::object& body, std::string_view name);
+
+}  // namespace backhaul

@@ -1,0 +1,356 @@
+#include "dataplane/send.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <thread>
+
+#include "dataplane/engine_error.h"
+#include "dataplane/linux_storage.h"
+#include "dataplane/messages.h"
+#include "dataplane/scan.h"
+#include "dataplane/source_lane.h"
+#include "transport/frame_io.h"
+#include "transport/transport_error.h"
+
+namespace backhaul {
+namespace {
+
+constexpr std::chrono::milliseconds kTick{200};
+constexpr std::chrono::seconds kSendTimeout{30};
+
+// Padding that a target of another format may ask for, smallest first.
+constexpr std::uint64_t kSectorSizes[] = {512, 4096};
+
+Result<std::unique_ptr<ControlChannel>> dial(const TargetUrl& target, TlsContext& tls, Hello& hello) {
+  BH_TRY(auto stream, tls_connect(tls, target.endpoint, kAlpnBackhaul, kConnectTimeout));
+  auto channel = std::make_unique<ControlChannel>(std::move(stream));
+  BH_TRY(hello, exchange_hello(*channel, kConnectTimeout));
+  return channel;
+}
+
+class Sender {
+ public:
+  Sender(const SendRequest& request, TlsContext& tls, const DataplaneParts& parts)
+      : request_(request),
+        tls_(tls),
+        parts_(parts),
+        clock_(*parts.clock),
+        limit_(*parts.clock, request.limit_bytes_per_s),
+        started_(clock_.now()),
+        sync_(request.sync),
+        epoch_(request.epoch) {}
+
+  Result<SendResult> run() {
+    BH_CHECK(open_source(0));
+    source_size_ = disk_->size();
+    Backoff backoff(request_.retry, *parts_.random);
+    std::uint64_t done_before = 0;
+    while (true) {
+      auto result = attempt();
+      if (result) return result;
+      const auto& error = result.error();
+      if (stopped()) return make_error(BaseErrc::cancelled, "stopped; the transfer can be resumed or cancelled");
+      if (error.retry() != Retry::later) return result;
+      if (error == make_error_code(EngineErrc::session_incomplete) || error.symbol() == "session.incomplete")
+        session_.reset();
+      const auto done = session_ ? session_->counters().bytes_done.load() : 0;
+      if (done > done_before) backoff.progress();
+      done_before = done;
+      Clock::Duration delay{};
+      if (!backoff.next(delay)) return result;
+      ++retries_;
+      report("retry", 0, 0, error.to_string());
+      pause(delay);
+    }
+  }
+
+ private:
+  bool stopped() const { return request_.stop != nullptr && request_.stop->load(); }
+
+  void pause(Clock::Duration delay) {
+    const auto until = clock_.now() + delay;
+    while (!stopped() && clock_.now() < until) clock_.sleep_for(std::min<Clock::Duration>(kTick, until - clock_.now()));
+  }
+
+  void report(std::string_view phase, std::uint64_t done, std::uint64_t total, std::string detail = {}) {
+    if (!request_.progress) return;
+    SendProgress progress;
+    progress.phase = phase;
+    progress.bytes_done = done;
+    progress.bytes_total = total;
+    progress.detail = std::move(detail);
+    if (session_) {
+      progress.payload_bytes = session_->counters().payload_bytes;
+      progress.extents_changed_blocks = session_->counters().blocks_changed;
+    }
+    progress.seconds = seconds();
+    request_.progress(progress);
+  }
+
+  double seconds() const { return std::chrono::duration<double>(clock_.now() - started_).count(); }
+
+  // Opens the source; `padded_size` 0: as it is.
+  Result<void> open_source(std::uint64_t padded_size) {
+    session_.reset();
+    std::uint64_t round_up = 1;
+    if (padded_size != 0) {
+      const auto* found = std::find_if(std::begin(kSectorSizes), std::end(kSectorSizes), [&](std::uint64_t sector) {
+        return align_up(source_size_, sector) == padded_size;
+      });
+      if (found == std::end(kSectorSizes))
+        return make_error(EngineErrc::target_size_differs,
+                          "target " + std::to_string(padded_size) + " bytes, source " + std::to_string(source_size_));
+      round_up = *found;
+    }
+    disk_.reset();
+    auto file = open_linux_file(request_.source, OpenMode::read);
+    if (!file) return std::move(file).error().with_context("source");
+    auto disk = open_disk(std::move(*file), OpenMode::read, *parts_.random, round_up);
+    if (!disk) return std::move(disk).error().with_context("source " + request_.source);
+    disk_ = std::move(*disk);
+    return {};
+  }
+
+  Result<SendResult> attempt() {
+    report("connect", 0, 0);
+    Hello hello;
+    BH_TRY(auto control, dial(request_.target, tls_, hello));
+    OpenRequest open;
+    open.disk = request_.target.disk;
+    open.size = source_size_;
+    open.sync = sync_;
+    open.verify = request_.verify;
+    open.staging = request_.staging;
+    open.format = request_.format;
+    open.changed_only = request_.changed.has_value();
+    open.epoch = epoch_;
+    BH_CHECK(control->send(FrameType::open, to_json(open), 0, kSendTimeout));
+    BH_TRY(const auto answer, control->expect(FrameType::opened, kAnswerTimeout));
+    BH_TRY(opened_, opened_from_json(answer.body));
+    epoch_ = opened_.epoch;
+    BH_CHECK(prepare_session());
+    BH_CHECK(run_lanes(*control, hello.zstd));
+    auto result = finish(*control);
+    wire_bytes_ += control->stream().wire_bytes_sent() + control->stream().wire_bytes_received();
+    control->stream().close();
+    return result;
+  }
+
+  Result<void> prepare_session() {
+    // A retry goes on with what was acknowledged, unless the target has started anew.
+    if (session_ && !opened_.resumed) session_.reset();
+    if (opened_.size != disk_->size()) BH_CHECK(open_source(opened_.size));
+    if (session_) return {};
+    std::optional<ChangedExtents> changed;
+    if (request_.changed) {
+      BH_TRY(auto made, ChangedExtents::make(*request_.changed, disk_->size()));
+      changed = std::move(made);
+    }
+    session_ = std::make_unique<SourceSession>(*disk_, request_.verify, std::move(changed));
+    return {};
+  }
+
+  // ---- lanes
+
+  struct Lanes {
+    std::mutex mutex;
+    std::condition_variable changed;
+    unsigned running = 0;
+    std::atomic<bool> stop{false};
+    std::optional<Error> error;
+  };
+
+  Result<void> run_lanes(ControlChannel&, bool zstd) {
+    Lanes lanes;
+    const auto count = std::clamp<std::uint32_t>(request_.lanes, 1, kMaxLanes);
+    lanes.running = count;
+    std::vector<std::thread> threads;
+    for (std::uint32_t i = 0; i < count; ++i)
+      threads.emplace_back([this, &lanes, i, zstd] {
+        auto result = run_one_lane(i, zstd, lanes.stop);
+        const std::lock_guard lock(lanes.mutex);
+        if (!result) note_error(lanes, std::move(result).error());
+        --lanes.running;
+        lanes.changed.notify_all();
+      });
+    {
+      std::unique_lock lock(lanes.mutex);
+      while (lanes.running > 0) {
+        lanes.changed.wait_for(lock, kTick);
+        if (stopped()) lanes.stop = true;
+        lock.unlock();
+        report("transfer", session_->counters().bytes_done, session_->bytes_total());
+        lock.lock();
+      }
+    }
+    for (auto& thread : threads) thread.join();
+    if (lanes.error) return std::move(*lanes.error);
+    if (stopped()) return make_error(BaseErrc::cancelled);
+    return {};
+  }
+
+  // Keeps the error that says most: what cannot be retried before what can, the first before its consequences.
+  static void note_error(Lanes& lanes, Error error) {
+    lanes.stop = true;
+    const auto weight = [](const Error& e) {
+      if (e == make_error_code(BaseErrc::cancelled)) return 0;
+      return e.retry() == Retry::later ? 1 : 2;
+    };
+    if (!lanes.error || weight(error) > weight(*lanes.error)) lanes.error = std::move(error);
+  }
+
+  Result<void> run_one_lane(std::uint32_t number, bool zstd, const std::atomic<bool>& stop) {
+    Hello hello;
+    BH_TRY(auto channel, dial(request_.target, tls_, hello));
+    JoinRequest join{opened_.session, opened_.epoch, number};
+    BH_CHECK(channel->send(FrameType::join, to_json(join), 0, kSendTimeout));
+    BH_CHECK(channel->expect(FrameType::joined, kAnswerTimeout));
+    auto stream = channel->release();
+    BH_TRY(auto queue, parts_.make_queue());
+    BH_TRY(auto hasher, parts_.make_hasher());
+    SourceLaneOptions options;
+    options.epoch = opened_.epoch;
+    options.compare = opened_.compare;
+    options.blank = opened_.blank;
+    options.compress = zstd && hello.zstd ? request_.compress : CompressMode::off;
+    options.limit = &limit_;
+    Result<void> result;
+    {
+      SourceLane lane(*session_, options, *stream, *queue, *hasher, clock_);
+      result = run_lane(lane, *queue, clock_, stop);
+      queue.reset();  // nothing is in flight when the lane's memory goes
+    }
+    wire_bytes_ += stream->wire_bytes_sent() + stream->wire_bytes_received();
+    stream->close();
+    return result;
+  }
+
+  // ---- the end
+
+  Result<SendResult> finish(ControlChannel& control) {
+    BH_TRY(const auto root, source_root());
+    FinishRequest finish{root, request_.swap};
+    // From here the target may have finished even if its answer is lost: a retry then only compares.
+    sync_ = SyncMode::delta;
+    BH_CHECK(control.send(FrameType::finish, to_json(finish), opened_.epoch, kSendTimeout));
+    while (true) {
+      BH_TRY(const auto message, control.receive(kAnswerTimeout));
+      if (message.header.type == FrameType::progress) {
+        report_finish(message.body);
+        continue;
+      }
+      if (message.header.type != FrameType::finished)
+        return make_error(TransportErrc::unexpected_frame,
+                          std::string(to_string(message.header.type)) + " instead of finished");
+      BH_TRY(const auto finished, finished_from_json(message.body));
+      if (!root.empty() && !finished.root_digest.empty() && root != finished.root_digest)
+        return make_error(EngineErrc::root_mismatch, "source " + root + ", target " + finished.root_digest);
+      return make_result(root, finished);
+    }
+  }
+
+  void report_finish(const boost::json::object& body) {
+    const auto step = text_field(body, "step", 32);
+    if (!step) return;
+    double fraction = 0;
+    if (const auto* value = body.if_contains("fraction"); value != nullptr && value->is_number())
+      fraction = value->to_number<double>();
+    report(*step, static_cast<std::uint64_t>(std::clamp(fraction, 0.0, 1.0) * static_cast<double>(disk_->size())),
+           disk_->size());
+  }
+
+  Result<std::string> source_root() {
+    if (const auto root = session_->root_digest()) return to_hex(*root);
+    if (request_.verify != VerifyMode::full) return std::string();
+    // Only changed extents were read so far; a full verification reads the rest too.
+    ScanOptions options;
+    options.stop = request_.stop;
+    options.progress = [&](std::uint64_t bytes) -> Result<void> {
+      (void)bytes;
+      return {};
+    };
+    BH_TRY(const auto root, scan_disk(*disk_, parts_, options));
+    return to_hex(root);
+  }
+
+  SendResult make_result(const std::string& root, const FinishResult& finished) {
+    const auto& counters = session_->counters();
+    SendResult result;
+    result.disk_bytes = source_size_;
+    result.bytes_read = counters.bytes_read;
+    result.blocks_compared = counters.blocks_compared;
+    result.blocks_changed = counters.blocks_changed;
+    result.payload_bytes = counters.payload_bytes;
+    result.resumed_bytes = counters.resumed_bytes;
+    result.wire_bytes = wire_bytes_;
+    result.epoch = opened_.epoch;
+    result.seconds = seconds();
+    result.root_digest_source = root;
+    result.root_digest_target = finished.root_digest;
+    result.format = to_string(opened_.format);
+    result.staging = opened_.staging;
+    result.retries = retries_;
+    return result;
+  }
+
+  const SendRequest& request_;
+  TlsContext& tls_;
+  const DataplaneParts& parts_;
+  Clock& clock_;
+  RateLimit limit_;
+  const Clock::Duration started_;
+  SyncMode sync_;
+  std::uint64_t epoch_;
+  std::uint64_t source_size_ = 0;
+  std::unique_ptr<Disk> disk_;
+  std::unique_ptr<SourceSession> session_;  // destroyed before the disk it reads
+  OpenedSession opened_;
+  std::atomic<std::uint64_t> wire_bytes_{0};
+  std::uint32_t retries_ = 0;
+};
+
+}  // namespace
+
+Result<TargetUrl> parse_target_url(std::string_view url) {
+  const auto bad = [&](std::string_view why) {
+    return make_error(EngineErrc::bad_target_url, "'" + std::string(url.substr(0, 300)) + "': " + std::string(why));
+  };
+  constexpr std::string_view kScheme = "backhaul://";
+  if (!url.starts_with(kScheme)) return bad("does not start with backhaul://");
+  auto rest = url.substr(kScheme.size());
+  const auto slash = rest.find('/');
+  if (slash == std::string_view::npos || slash + 1 == rest.size()) return bad("no disk");
+  auto authority = rest.substr(0, slash);
+  TargetUrl target;
+  target.disk = std::string(rest.substr(slash + 1));
+  const auto colon = authority.rfind(':');
+  if (colon == std::string_view::npos) return bad("no port");
+  auto host = authority.substr(0, colon);
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  if (host.empty()) return bad("no host");
+  target.endpoint.host = std::string(host);
+  const auto digits = authority.substr(colon + 1);
+  unsigned port = 0;
+  for (const char c : digits) {
+    if (c < '0' || c > '9' || port > 65535) return bad("the port is no number");
+    port = port * 10 + static_cast<unsigned>(c - '0');
+  }
+  if (digits.empty() || port == 0 || port > 65535) return bad("the port is not in 1 to 65535");
+  target.endpoint.port = static_cast<std::uint16_t>(port);
+  return target;
+}
+
+Result<SendResult> send_disk(const SendRequest& request, TlsContext& tls, const DataplaneParts& parts) {
+  return Sender(request, tls, parts).run();
+}
+
+Result<bool> cancel_transfer(const TargetUrl& target, TlsContext& tls) {
+  Hello hello;
+  BH_TRY(auto channel, dial(target, tls, hello));
+  BH_CHECK(channel->send(FrameType::cancel, {{"disk", target.disk}}, 0, kSendTimeout));
+  BH_TRY(const auto answer, channel->expect(FrameType::cancelled, std::chrono::minutes(30)));
+  channel->stream().close();
+  return bool_field(answer.body, "had_session");
+}
+
+}  // namespace backhaul

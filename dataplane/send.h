@@ -1,0 +1,68 @@
+// Sending one disk to one host agent: the source's whole run, with its retries. Blocks the caller's thread; lanes run
+// on their own.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "dataplane/source_session.h"
+#include "dataplane/target_session.h"
+#include "transport/compress.h"
+#include "transport/retry.h"
+#include "transport/tls_stream.h"
+
+namespace backhaul {
+
+struct TargetUrl {
+  Endpoint endpoint;
+  std::string disk;
+};
+// backhaul://HOST:PORT/DISK, IPv6 in brackets. Error: EngineErrc::bad_target_url.
+Result<TargetUrl> parse_target_url(std::string_view url);
+
+struct SendProgress {
+  std::string_view phase;                         // "connect", "transfer", "flush", "verify", "swap", "retry"
+  std::uint64_t bytes_done = 0, bytes_total = 0;  // of the disk; in "verify" of what is verified
+  std::uint64_t payload_bytes = 0;
+  std::uint64_t extents_changed_blocks = 0;
+  double seconds = 0;
+  std::string detail;  // in "retry": what went wrong
+};
+
+struct SendRequest {
+  std::string source;  // path of a raw or VHDX disk, or a block device
+  TargetUrl target;
+  SyncMode sync = SyncMode::delta;
+  VerifyMode verify = VerifyMode::written;
+  StagingChoice staging = StagingChoice::automatic;
+  std::optional<DiskFormat> format;
+  std::optional<std::vector<ByteRange>> changed;
+  CompressMode compress = CompressMode::automatic;
+  std::uint32_t lanes = 2;
+  std::uint64_t limit_bytes_per_s = 0;
+  std::uint64_t epoch = 0;  // a job's; 0: the target gives it
+  bool swap = true;         // false: end a round, leave the disk staged
+  RetryPolicy retry;
+  std::function<void(const SendProgress&)> progress;  // a few times a second, from the caller's thread; may be null
+  const std::atomic<bool>* stop = nullptr;            // true: stop at once; what was acknowledged stays resumable
+};
+
+struct SendResult {
+  std::uint64_t disk_bytes = 0, bytes_read = 0, blocks_compared = 0, blocks_changed = 0, payload_bytes = 0,
+                wire_bytes = 0, resumed_bytes = 0, epoch = 0;
+  double seconds = 0;
+  std::string root_digest_source, root_digest_target;  // hexadecimal; empty: not computed
+  std::string format, staging;
+  std::uint32_t retries = 0;
+};
+
+// Errors: everything that files, the link and the target can report. After Retry::later errors it has tried as `retry`
+// says.
+Result<SendResult> send_disk(const SendRequest& request, TlsContext& tls, const DataplaneParts& parts);
+
+// Gives the old disk back at the target. False when there was nothing to undo.
+Result<bool> cancel_transfer(const TargetUrl& target, TlsContext& tls);
+
+}  // namespace backhaul

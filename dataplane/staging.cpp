@@ -1,0 +1,447 @@
+#include "dataplane/staging.h"
+
+#include <array>
+#include <utility>
+
+#include "dataplane/engine_error.h"
+#include "dataplane/undo.h"
+
+namespace backhaul {
+namespace {
+
+class FreshStaging : public Staging {
+ public:
+  FreshStaging(Storage& storage, const DiskPaths& paths) : storage_(storage), paths_(paths) {}
+  Result<std::unique_ptr<File>> stage() override {
+    BH_CHECK(storage_.remove(paths_.staged));
+    return storage_.create(paths_.staged);
+  }
+  Result<std::unique_ptr<File>> reopen() override { return storage_.open(paths_.staged, OpenMode::write); }
+  Result<void> swap() override {
+    BH_TRY(const auto kind, storage_.kind(paths_.staged));
+    if (kind == Storage::Kind::none) return {};  // done before a crash
+    return storage_.rename(paths_.staged, paths_.disk, true);
+  }
+  Result<void> give_back() override { return storage_.remove(paths_.staged); }
+
+ protected:
+  Storage& storage_;
+  DiskPaths paths_;
+};
+
+class CloneStaging final : public FreshStaging {
+ public:
+  using FreshStaging::FreshStaging;
+  Result<std::unique_ptr<File>> stage() override {
+    BH_CHECK(storage_.remove(paths_.staged));
+    BH_CHECK(storage_.clone(paths_.disk, paths_.staged));
+    return reopen();
+  }
+};
+
+class UndoStaging final : public Staging {
+ public:
+  UndoStaging(Storage& storage, const DiskPaths& paths, bool in_place)
+      : storage_(storage), paths_(paths), place_(in_place ? paths.disk : paths.staged), in_place_(in_place) {}
+
+  Result<std::unique_ptr<File>> stage() override {
+    {
+      BH_TRY(auto file, storage_.open(paths_.disk, OpenMode::read));
+      BH_CHECK(storage_.remove(paths_.undo));
+      BH_CHECK(create_undo_log(storage_, paths_.undo, *file));
+    }
+    if (!in_place_) BH_CHECK(storage_.rename(paths_.disk, paths_.staged, false));
+    return reopen();
+  }
+  Result<std::unique_ptr<File>> reopen() override {
+    BH_TRY(auto file, storage_.open(place_, OpenMode::write));
+    return open_undo_file(storage_, paths_.undo, std::move(file));
+  }
+  Result<void> swap() override {
+    if (!in_place_) {
+      BH_TRY(const auto kind, storage_.kind(paths_.staged));
+      if (kind != Storage::Kind::none) BH_CHECK(storage_.rename(paths_.staged, paths_.disk, false));
+    }
+    return storage_.remove(paths_.undo);
+  }
+  Result<void> give_back() override {
+    BH_TRY(const auto place, storage_.kind(place_));
+    BH_TRY(const auto log, storage_.kind(paths_.undo));
+    if (place != Storage::Kind::none && log != Storage::Kind::none) {
+      BH_TRY(auto file, storage_.open(place_, OpenMode::write));
+      BH_CHECK(restore_undo_log(storage_, paths_.undo, *file));
+    }
+    if (!in_place_ && place != Storage::Kind::none) BH_CHECK(storage_.rename(paths_.staged, paths_.disk, false));
+    return {};
+  }
+
+ private:
+  Storage& storage_;
+  DiskPaths paths_;
+  std::string place_;
+  bool in_place_;
+};
+
+constexpr std::string_view kSessionSuffix = ".backhaul";
+
+bool good_part(std::string_view part) {
+  if (part.empty() || part.front() == '.' || part.size() > 200) return false;
+  for (const char c : part)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F || c == '\\') return false;
+  return true;
+}
+
+bool ends_with_vhdx(std::string_view name) {
+  if (name.size() < 5) return false;
+  std::string tail(name.substr(name.size() - 5));
+  for (auto& c : tail) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  return tail == ".vhdx";
+}
+
+// What stands at the disk's name before the transfer.
+struct OldDisk {
+  bool exists = false;
+  bool block_device = false;
+  DiskFormat format = DiskFormat::raw;
+  std::uint64_t size = 0;
+  FileIdentity identity;
+};
+
+Result<OldDisk> inspect_old_disk(Storage& storage, Random& random, const DiskPaths& paths) {
+  OldDisk old;
+  BH_TRY(const auto kind, storage.kind(paths.disk));
+  if (kind == Storage::Kind::none) return old;
+  if (kind != Storage::Kind::file && kind != Storage::Kind::block_device)
+    return make_error(IoErrc::not_a_disk, paths.disk + " is no file and no block device");
+  old.exists = true;
+  old.block_device = kind == Storage::Kind::block_device;
+  BH_TRY(auto file, storage.open(paths.disk, OpenMode::read));
+  BH_TRY(old.identity, file->identity());
+  auto disk = open_disk(std::move(file), OpenMode::read, random);
+  if (!disk) return std::move(disk).error().with_context("target disk " + paths.disk);
+  old.format = (*disk)->format();
+  old.size = (*disk)->size();
+  return old;
+}
+
+Result<void> check_sizes(const OldDisk& old, const OpenRequest& request) {
+  const std::uint64_t want = old.format == DiskFormat::raw ? request.size : align_up(request.size, 512);
+  if (old.size == want ||
+      (old.format != DiskFormat::raw && old.size == align_up(request.size, 4096) && request.size % 512 != 0))
+    return {};
+  const auto facts = "target " + std::to_string(old.size) + " bytes, source " + std::to_string(request.size) + " bytes";
+  if (old.size < request.size) return make_error(EngineErrc::target_too_small, facts);
+  return make_error(EngineErrc::target_size_differs, facts);
+}
+
+struct Plan {
+  StagingKind staging = StagingKind::fresh;
+  DiskFormat format = DiskFormat::raw;
+  bool create = false;  // a new, empty disk
+};
+
+Result<Plan> plan_staging(const OldDisk& old, const OpenRequest& request) {
+  Plan plan;
+  const auto by_name = ends_with_vhdx(request.disk) ? DiskFormat::vhdx : DiskFormat::raw;
+  if (!old.exists) {
+    if (request.changed_only) return make_error(EngineErrc::no_base, request.disk + " does not exist");
+    plan.format = request.format.value_or(by_name);
+    plan.create = true;
+    return plan;
+  }
+  BH_CHECK(check_sizes(old, request));
+  const bool same_format = !request.format || *request.format == old.format;
+  if (old.block_device) {
+    if (!same_format) return make_error(EngineErrc::format_mismatch, "a block device is always raw");
+    plan.staging = StagingKind::undo_in_place;
+    plan.format = DiskFormat::raw;
+    return plan;
+  }
+  if (request.sync == SyncMode::full && request.staging == StagingChoice::automatic) {
+    plan.format = request.format.value_or(old.format);
+    plan.create = true;
+    return plan;
+  }
+  if (!same_format)
+    return make_error(EngineErrc::format_mismatch, "the disk is " + std::string(to_string(old.format)) +
+                                                       ", asked for is " + std::string(to_string(*request.format)));
+  plan.format = old.format;
+  plan.staging = request.staging == StagingChoice::undo ? StagingKind::undo : StagingKind::clone;
+  return plan;
+}
+
+// The kept index of the old disk if it still describes it, else a new one.
+Result<std::unique_ptr<DigestIndex>> make_index(Storage& storage, const DiskPaths& paths, const OldDisk& old,
+                                                std::uint64_t size, bool use_kept) {
+  BH_TRY(const auto kept, storage.kind(paths.digests));
+  if (kept == Storage::Kind::file && use_kept) {
+    auto index = open_digest_index(storage, paths.digests, size);
+    if (index) {
+      auto identity = (*index)->identity();
+      if (identity && *identity == old.identity && old.identity != FileIdentity{}) {
+        index->reset();
+        BH_CHECK(storage.rename(paths.digests, paths.index, true));
+        BH_TRY(auto moved, open_digest_index(storage, paths.index, size));
+        BH_CHECK(moved->set_identity({}));
+        BH_CHECK(moved->reset_shipped());
+        BH_CHECK(moved->sync());
+        return moved;
+      }
+    }
+  }
+  if (kept != Storage::Kind::none) BH_CHECK(storage.remove(paths.digests));
+  return create_digest_index(storage, paths.index, size);
+}
+
+Result<StagedDisk> start(Storage& storage, Random& random, const DiskPaths& paths, const OpenRequest& request,
+                         std::uint64_t epoch) {
+  BH_TRY(const auto old, inspect_old_disk(storage, random, paths));
+  BH_TRY(auto plan, plan_staging(old, request));
+  if (plan.create && plan.format != DiskFormat::raw && request.size == 0)
+    return make_error(BaseErrc::invalid_argument, "a VHDX disk cannot be empty");
+
+  if (const auto slash = paths.disk.rfind('/'); slash != std::string::npos)
+    BH_CHECK(storage.make_directory(paths.disk.substr(0, slash)));
+  BH_CHECK(storage.remove_directory(paths.directory));
+  BH_CHECK(storage.make_directory(paths.directory));
+  SessionRecord record{SessionState::preparing, plan.staging, plan.format, epoch, request.size, old.exists};
+
+  StagedDisk staged;
+  BH_TRY(staged.journal, create_session_journal(storage, paths.journal, record));
+  auto file = make_staging(plan.staging, storage, paths)->stage();
+  if (!file && file.error() == make_error_code(IoErrc::clone_unsupported) &&
+      request.staging == StagingChoice::automatic) {
+    // Nothing was staged: the same preparation with the other staging.
+    BH_CHECK(storage.remove_directory(paths.directory));
+    BH_CHECK(storage.make_directory(paths.directory));
+    record.staging = StagingKind::undo;
+    BH_TRY(staged.journal, create_session_journal(storage, paths.journal, record));
+    file = make_staging(record.staging, storage, paths)->stage();
+  }
+  if (!file) return std::move(file).error();
+  if (plan.create) {
+    DiskCreate create;
+    create.format = plan.format;
+    create.size = request.size;
+    BH_TRY(staged.disk, create_disk(std::move(*file), create, random));
+  } else {
+    BH_TRY(staged.disk, open_disk(std::move(*file), OpenMode::write, random));
+  }
+  staged.fresh_content = plan.create;
+  BH_TRY(staged.index, make_index(storage, paths, old, staged.disk->size(), !plan.create));
+  BH_CHECK(staged.disk->checkpoint());
+  record.state = SessionState::transferring;
+  record.disk_size = staged.disk->size();
+  BH_CHECK(staged.journal->append(record));
+  return staged;
+}
+
+Result<StagedDisk> resume(Storage& storage, Random& random, const DiskPaths& paths, const OpenRequest& request,
+                          std::unique_ptr<SessionJournal> journal, std::uint64_t epoch) {
+  auto record = journal->last();
+  const auto sector = record.format == DiskFormat::raw ? 1U : 512U;
+  if (record.disk_size != request.size && record.disk_size != align_up(request.size, sector) &&
+      record.disk_size != align_up(request.size, std::uint64_t{4096}))
+    return make_error(EngineErrc::session_mismatch, "the unfinished transfer is of " +
+                                                        std::to_string(record.disk_size) +
+                                                        " bytes, the source now has " + std::to_string(request.size));
+  if (request.format && *request.format != record.format)
+    return make_error(EngineErrc::session_mismatch,
+                      "the unfinished transfer writes " + std::string(to_string(record.format)));
+  StagedDisk staged;
+  staged.resumed = true;
+  BH_TRY(auto file, make_staging(record.staging, storage, paths)->reopen());
+  BH_TRY(staged.disk, open_disk(std::move(file), OpenMode::write, random));
+  if (staged.disk->size() != record.disk_size)
+    return make_error(EngineErrc::session_damaged, "the staged disk has " + std::to_string(staged.disk->size()) +
+                                                       " bytes, not " + std::to_string(record.disk_size));
+  auto index = open_digest_index(storage, paths.index, record.disk_size);
+  if (!index) {
+    BH_CHECK(storage.remove(paths.index));
+    index = create_digest_index(storage, paths.index, record.disk_size);
+    if (!index) return std::move(index).error();
+  }
+  staged.index = std::move(*index);
+  record.epoch = epoch;
+  BH_CHECK(journal->append(record));
+  staged.journal = std::move(journal);
+  return staged;
+}
+
+Result<void> drop_session(Storage& storage, const DiskPaths& paths) {
+  return storage.remove_directory(paths.directory);
+}
+
+// Completes a recorded finish or cancel, clears a preparation that never got through. True: a transfer remains to be
+// resumed.
+Result<bool> settle(Storage& storage, const DiskPaths& paths, SessionJournal& journal, std::string& action) {
+  const auto record = journal.last();
+  auto staging = make_staging(record.staging, storage, paths);
+  switch (record.state) {
+    case SessionState::transferring: action = "resumable"; return true;
+    case SessionState::finishing:
+      BH_CHECK(staging->swap());
+      action = "finished";
+      break;
+    case SessionState::preparing:
+    case SessionState::cancelling:
+      BH_CHECK(staging->give_back());
+      action = "gave back the old disk";
+      break;
+  }
+  BH_CHECK(drop_session(storage, paths));
+  return false;
+}
+
+// The journal of an unfinished transfer, settled first; nothing when there is none left.
+Result<std::unique_ptr<SessionJournal>> open_leftover(Storage& storage, const DiskPaths& paths, std::string& action) {
+  std::unique_ptr<SessionJournal> none;
+  BH_TRY(const auto directory, storage.kind(paths.directory));
+  if (directory == Storage::Kind::none) return none;
+  BH_TRY(const auto journal_kind, storage.kind(paths.journal));
+  auto journal = journal_kind == Storage::Kind::none
+                     ? Result<std::unique_ptr<SessionJournal>>(make_error(JournalErrc::damaged, "missing"))
+                     : open_session_journal(storage, paths.journal);
+  if (!journal) {
+    if (journal_kind != Storage::Kind::none && journal.error() != make_error_code(JournalErrc::damaged))
+      return std::move(journal).error();
+    // A kill before the first record was durable: nothing else can be there.
+    BH_TRY(const auto staged, storage.kind(paths.staged));
+    BH_TRY(const auto undo, storage.kind(paths.undo));
+    if (staged != Storage::Kind::none || undo != Storage::Kind::none)
+      return make_error(EngineErrc::session_damaged, paths.journal + ": " + journal.error().cause());
+    BH_CHECK(drop_session(storage, paths));
+    return none;
+  }
+  BH_TRY(const bool open, settle(storage, paths, **journal, action));
+  if (!open) return none;
+  return std::move(*journal);
+}
+
+}  // namespace
+
+Result<DiskPaths> DiskPaths::of(std::string_view disk) {
+  std::string_view rest = disk;
+  std::string_view name;
+  while (true) {
+    const auto slash = rest.find('/');
+    name = rest.substr(0, slash);
+    if (!good_part(name)) return make_error(EngineErrc::bad_disk_name, "'" + std::string(disk.substr(0, 200)) + "'");
+    if (slash == std::string_view::npos) break;
+    rest.remove_prefix(slash + 1);
+  }
+  DiskPaths paths;
+  paths.disk = std::string(disk);
+  const auto parent = paths.disk.substr(0, disk.size() - name.size());
+  paths.directory = parent + "." + std::string(name) + std::string(kSessionSuffix);
+  paths.journal = paths.directory + "/journal";
+  paths.index = paths.directory + "/index";
+  paths.undo = paths.directory + "/undo";
+  paths.staged = paths.directory + "/staged";
+  paths.digests = parent + "." + std::string(name) + ".digests";
+  return paths;
+}
+
+std::unique_ptr<Staging> make_staging(StagingKind kind, Storage& storage, const DiskPaths& paths) {
+  switch (kind) {
+    case StagingKind::fresh: return std::make_unique<FreshStaging>(storage, paths);
+    case StagingKind::clone: return std::make_unique<CloneStaging>(storage, paths);
+    case StagingKind::undo: return std::make_unique<UndoStaging>(storage, paths, false);
+    case StagingKind::undo_in_place: return std::make_unique<UndoStaging>(storage, paths, true);
+  }
+  return nullptr;
+}
+
+Result<StagedDisk> open_staged_disk(Storage& storage, Random& random, const DiskPaths& paths,
+                                    const OpenRequest& request, std::uint64_t epoch) {
+  std::string action;
+  BH_TRY(auto journal, open_leftover(storage, paths, action));
+  if (journal) return resume(storage, random, paths, request, std::move(journal), epoch);
+  auto staged = start(storage, random, paths, request, epoch);
+  if (!staged) {
+    // Nothing that matters was done: leave no trace of it, and keep the first error.
+    if (auto leftover = open_leftover(storage, paths, action); !leftover)
+      return std::move(staged).error().with_context("and clearing up failed: " + leftover.error().to_string());
+  }
+  return staged;
+}
+
+Result<std::uint64_t> recorded_epoch(Storage& storage, const DiskPaths& paths) {
+  BH_TRY(const auto kind, storage.kind(paths.journal));
+  if (kind == Storage::Kind::none) return std::uint64_t{0};
+  auto journal = open_session_journal(storage, paths.journal);
+  if (!journal) return std::uint64_t{0};
+  return (*journal)->last().epoch;
+}
+
+Result<void> finish_staged_disk(Storage& storage, const DiskPaths& paths, StagedDisk staged, bool keep_index) {
+  BH_CHECK(staged.disk->close());
+  staged.disk.reset();
+  auto record = staged.journal->last();
+  record.state = SessionState::finishing;
+  BH_CHECK(staged.journal->append(record));
+  auto staging = make_staging(record.staging, storage, paths);
+  BH_CHECK(staging->swap());
+  if (keep_index) {
+    BH_TRY(auto file, storage.open(paths.disk, OpenMode::read));
+    BH_TRY(const auto identity, file->identity());
+    BH_CHECK(staged.index->set_identity(identity));
+    BH_CHECK(staged.index->sync());
+    staged.index.reset();
+    BH_CHECK(storage.rename(paths.index, paths.digests, true));
+  }
+  staged.journal.reset();
+  return drop_session(storage, paths);
+}
+
+Result<bool> give_back_old_disk(Storage& storage, const DiskPaths& paths) {
+  std::string action;
+  BH_TRY(auto journal, open_leftover(storage, paths, action));
+  if (!journal) return !action.empty() && action != "finished";
+  auto record = journal->last();
+  record.state = SessionState::cancelling;
+  BH_CHECK(journal->append(record));
+  BH_CHECK(settle(storage, paths, *journal, action));
+  return true;
+}
+
+namespace {
+
+Result<void> recover_directory(Storage& storage, const std::string& directory, int depth,
+                               std::vector<Leftover>& found) {
+  if (depth > 16) return {};
+  BH_TRY(const auto names, storage.list(directory));
+  const auto prefix = directory.empty() ? std::string() : directory + "/";
+  for (const auto& name : names) {
+    const auto path = prefix + name;
+    BH_TRY(const auto kind, storage.kind(path));
+    if (kind != Storage::Kind::directory) continue;
+    if (name.front() != '.') {
+      BH_CHECK(recover_directory(storage, path, depth + 1, found));
+      continue;
+    }
+    if (name.size() <= kSessionSuffix.size() + 1 || !name.ends_with(kSessionSuffix)) continue;
+    Leftover leftover;
+    leftover.disk = prefix + name.substr(1, name.size() - 1 - kSessionSuffix.size());
+    auto paths = DiskPaths::of(leftover.disk);
+    if (!paths) continue;
+    auto journal = open_leftover(storage, *paths, leftover.action);
+    if (!journal)
+      leftover.action = journal.error().to_string();
+    else if (*journal)
+      leftover.record = (*journal)->last();
+    if (leftover.action.empty()) leftover.action = "removed an empty session";
+    found.push_back(std::move(leftover));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<Leftover>> recover_store(Storage& storage) {
+  std::vector<Leftover> found;
+  BH_CHECK(recover_directory(storage, "", 0, found));
+  return found;
+}
+
+}  // namespace backhaul

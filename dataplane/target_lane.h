@@ -1,0 +1,136 @@
+// The target's end of a lane: streams digests of claimed extents ahead, takes content, writes it, and acknowledges an
+// extent once it is durable, read back and recorded. One thread. Memory: kLaneBuffers chunks, two more for scratch, and
+// at most kMaxTargetExtents extents in work.
+#pragma once
+
+#include <bitset>
+#include <deque>
+#include <unordered_map>
+#include <vector>
+
+#include "dataplane/buffer_pool.h"
+#include "dataplane/lane.h"
+#include "dataplane/target_session.h"
+#include "transport/compress.h"
+#include "transport/frame_io.h"
+
+namespace backhaul {
+
+// A correct source has at most kMaxOpenExtents open; twice that is a protocol error.
+inline constexpr std::size_t kMaxTargetExtents = 2 * kMaxOpenExtents;
+
+class TargetLane final : public Lane {
+ public:
+  TargetLane(TargetSession& session, ByteStream& stream, IoQueue& queue, BlockHasher& hasher, Clock& clock);
+
+  Result<LaneStatus> step(std::span<const Completion> completions) override;
+  ByteStream& stream() noexcept override { return stream_; }
+  // Tells the peer why the lane ends. Waits for the stream up to `timeout`.
+  void send_error(const Error& error, std::chrono::milliseconds timeout);
+
+ private:
+  // One extent that the source claimed or wrote to.
+  struct Work {
+    std::uint32_t blocks = 0;
+    ExtentDigests digests{};                // of every block not written now; of all after the read-back
+    std::bitset<kBlocksPerExtent> nonzero;  // what the digests say
+    std::bitset<kBlocksPerExtent> written;  // by this run
+    std::bitset<kBlocksPerExtent> zeroed;   // by this run, and not zero before
+    bool digested = true;                   // digests are true (false: verification is off and blocks were written)
+    bool ended = false;                     // the source sent extent_end
+    bool claim_sent = true;                 // false while a claim is being read
+    unsigned claim_reads = 0;
+    unsigned writes = 0;  // in flight or pending
+    unsigned verify_reads = 0;
+    std::uint8_t shipped_before = 0;
+  };
+  enum class OpKind : std::uint8_t { free, claim_read, write, verify_read };
+  struct Op {
+    OpKind kind = OpKind::free;
+    std::uint32_t buffer = 0;
+    std::uint64_t extent = 0;
+    std::uint64_t offset = 0;  // of the disk
+    std::uint64_t length = 0;
+  };
+  struct PendingWrite {
+    std::uint32_t buffer;
+    std::uint64_t offset, length;
+  };
+  struct ZeroRun {
+    std::uint64_t first, count;
+    std::uint32_t zeroed_blocks;
+  };
+
+  std::uint64_t size() const noexcept { return size_; }
+  Result<void> complete_ops(std::span<const Completion> completions);
+  Result<void> complete_claim_read(const Op& op);
+  Result<void> read_frames(bool& progressed);
+  Result<bool> place_payload();
+  Result<void> handle_frame();
+  Result<void> handle_data();
+  Result<void> handle_zero();
+  Result<void> handle_extent_end();
+  Result<Work*> work_for(std::uint64_t extent);
+
+  Result<void> flush_pending();
+  Result<void> prepare_pending(std::vector<ByteRange>& file_ranges);
+  Result<void> forget_before_write(std::uint64_t extent, bool& forgot);
+  Result<void> zero_unread_range(ByteRange range, std::uint32_t& zeroed_blocks);
+  Result<void> zero_chunk(std::uint64_t offset, std::uint64_t length, std::uint32_t& zeroed_blocks);
+  Result<void> wait_for_completions();
+  void release_buffer(std::uint32_t buffer);
+
+  Result<void> advance_claims(bool& progressed);
+  Result<void> start_claim(std::uint64_t extent, std::uint64_t claim_end, std::uint64_t& next);
+  Result<bool> issue_claim_reads(std::uint64_t extent, Work& work);
+  void send_digests(std::uint64_t extent, Work& work);
+  void send_zero_digests(std::uint64_t first, std::uint64_t count);
+
+  Result<void> end_extents();
+  void acknowledge(std::uint64_t extent, const Work& work);
+  Result<void> record(std::uint64_t extent, const Work& work);
+  bool checkpoint_due() const;
+  Result<void> checkpoint();
+  Result<void> read_back();
+  Result<void> check_zero_run(const ZeroRun& run);
+  void digest_chunk(Work& work, std::uint64_t extent, std::uint64_t offset, Bytes content);
+
+  std::uint32_t start_op(OpKind kind, std::uint32_t buffer, std::uint64_t extent, std::uint64_t offset,
+                         std::uint64_t length);
+  std::uint64_t extent_length(std::uint64_t extent) const noexcept;
+
+  TargetSession& session_;
+  ByteStream& stream_;
+  IoQueue& queue_;
+  BlockHasher& hasher_;
+  Clock& clock_;
+  const std::uint64_t size_;
+  const bool verify_;
+
+  FrameReader reader_;
+  FrameWriter writer_;
+  BufferPool pool_;
+  AlignedBuffer compressed_;  // a compressed payload on its way in
+  AlignedBuffer scratch_;     // content that is looked at and forgotten
+  Decompressor decompressor_;
+  std::vector<std::byte> control_;         // payload of an error or ping frame
+  std::optional<std::uint32_t> incoming_;  // buffer of the data frame being received
+
+  std::vector<Op> ops_;
+  std::vector<std::uint32_t> free_ops_;
+  std::vector<std::uint32_t> buffer_uses_;  // writes of one buffer that are in flight
+  std::unordered_map<std::uint64_t, std::unique_ptr<Work>> works_;
+  std::deque<ByteRange> claims_;
+  std::uint64_t reading_claim_ = kNone;  // the extent whose claim reads are not all issued
+  std::uint64_t reading_at_ = 0;         // where they go on
+  std::vector<PendingWrite> pending_;
+  std::vector<std::uint64_t> ended_;    // extents that ended and have writes in flight
+  std::vector<std::uint64_t> waiting_;  // extents that wait for a checkpoint
+  std::vector<ZeroRun> waiting_zero_;
+  std::uint32_t hole_zeroed_ = 0;  // blocks zeroed since the last hole run ended
+  Clock::Duration waiting_since_{};
+  bool lane_end_ = false;
+  static constexpr std::uint64_t kNone = ~std::uint64_t{0};
+};
+
+}  // namespace backhaul

@@ -1,0 +1,241 @@
+#include "dataplane/target_session.h"
+
+#include <algorithm>
+
+#include "dataplane/engine_error.h"
+#include "dataplane/scan.h"
+
+namespace backhaul {
+namespace {
+
+// A user that was told to go away still completes its writes in flight; a device may take long over them.
+constexpr std::chrono::seconds kDrainTimeout{120};
+
+std::string make_session_id(Random& random) {
+  std::array<std::uint64_t, 2> raw{random.next(), random.next()};
+  return to_hex(as_bytes(raw.data(), sizeof raw));
+}
+
+// The target's root digest from what lanes recorded; empty when some extent's content was never digested.
+Result<std::string> root_from_index(TargetSession& session) {
+  auto& index = session.index();
+  const auto size = index.disk_size();
+  const auto count = extent_count(size);
+  RootDigest root(size);
+  ExtentDigests digests;
+  for (std::uint64_t extent = 0; extent < count;) {
+    if (index.state(extent) == ExtentState::zero) {
+      auto end = extent + 1;
+      while (end < count && index.state(end) == ExtentState::zero) ++end;
+      root.add_zero_run(extent, end - extent);
+      extent = end;
+      continue;
+    }
+    if (index.state(extent) != ExtentState::known) return std::string();
+    BH_TRY(const bool good, index.load(extent, digests));
+    if (!good) return std::string();
+    root.add(extent, extent_digest(std::span(digests).first(blocks_in_extent(size, extent))));
+    ++extent;
+  }
+  return to_hex(root.finish());
+}
+
+// Without changed extents only, every extent must have been acknowledged before the disk may take the old one's place.
+Result<void> check_complete(TargetSession& session) {
+  if (session.request().changed_only) return {};
+  auto& index = session.index();
+  for (std::uint64_t extent = 0; extent < extent_count(index.disk_size()); ++extent)
+    if (index.state(extent) == ExtentState::unknown)
+      return make_error(EngineErrc::session_incomplete, "extent at " + std::to_string(extent * kExtentSize));
+  return {};
+}
+
+}  // namespace
+
+TargetSession::TargetSession(std::string id, std::uint64_t epoch, OpenRequest request, StagedDisk staged)
+    : id_(std::move(id)), epoch_(epoch), request_(std::move(request)), staged_(std::move(staged)) {}
+
+Error TargetSession::revoked_error() const {
+  return make_error(static_cast<EngineErrc>(why_.load()),
+                    "disk " + request_.disk + ", epoch " + std::to_string(epoch_));
+}
+
+void TargetSession::revoke(EngineErrc why) noexcept {
+  if (revoked()) return;
+  why_.store(static_cast<int>(why));
+  revoked_.store(true, std::memory_order_release);
+}
+
+bool TargetSession::enter() {
+  const std::lock_guard lock(mutex_);
+  if (revoked()) return false;
+  ++users_;
+  return true;
+}
+
+void TargetSession::leave() {
+  const std::lock_guard lock(mutex_);
+  --users_;
+  unused_.notify_all();
+}
+
+bool TargetSession::wait_unused(std::chrono::milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  return unused_.wait_for(lock, timeout, [&] { return users_ == 0; });
+}
+
+bool TargetSession::in_use() const {
+  const std::lock_guard lock(mutex_);
+  return users_ > 0;
+}
+
+bool TargetSession::wait_alone(std::chrono::milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  return unused_.wait_for(lock, timeout, [&] { return users_ <= 1; });
+}
+
+std::shared_ptr<TargetStore::Slot> TargetStore::slot_of(const std::string& disk) {
+  const std::lock_guard lock(mutex_);
+  auto& slot = slots_[disk];
+  if (!slot) slot = std::make_shared<Slot>();
+  return slot;
+}
+
+std::shared_ptr<TargetSession> TargetStore::session_of(Slot& slot) {
+  const std::lock_guard lock(mutex_);
+  return slot.session;
+}
+
+void TargetStore::set_session(Slot& slot, std::shared_ptr<TargetSession> session) {
+  std::shared_ptr<TargetSession> old;  // destroyed after the lock is released
+  const std::lock_guard lock(mutex_);
+  old = std::exchange(slot.session, std::move(session));
+}
+
+Result<std::shared_ptr<TargetSession>> TargetStore::open_locked(Slot& slot, const DiskPaths& paths,
+                                                                const OpenRequest& request,
+                                                                std::chrono::milliseconds patience) {
+  BH_TRY(const auto recorded, recorded_epoch(storage_, paths));
+  if (auto live = session_of(slot)) {
+    const bool takes_over = request.epoch != 0 && request.epoch >= live->epoch();
+    if (!takes_over && !live->wait_unused(patience))
+      return make_error(EngineErrc::session_busy, "disk " + request.disk + ", epoch " + std::to_string(live->epoch()));
+    live->revoke(EngineErrc::session_fenced);
+    if (!live->wait_unused(kDrainTimeout))
+      return make_error(EngineErrc::session_busy, "the run before does not end: disk " + request.disk);
+    live.reset();
+    set_session(slot, nullptr);
+  }
+  if (request.epoch != 0 && request.epoch < recorded)
+    return make_error(EngineErrc::session_fenced,
+                      "epoch " + std::to_string(request.epoch) + " is older than " + std::to_string(recorded));
+  const auto epoch = std::max(recorded + 1, request.epoch);
+  BH_TRY(auto staged, open_staged_disk(storage_, *parts_.random, paths, request, epoch));
+  auto session = std::make_shared<TargetSession>(make_session_id(*parts_.random), epoch, request, std::move(staged));
+  set_session(slot, session);
+  return session;
+}
+
+Result<SessionUse> TargetStore::open(const OpenRequest& request, std::chrono::milliseconds patience,
+                                     OpenedSession& opened) {
+  BH_TRY(const auto paths, DiskPaths::of(request.disk));
+  auto slot = slot_of(request.disk);
+  const std::lock_guard lock(slot->mutex);
+  BH_TRY(auto session, open_locked(*slot, paths, request, patience));
+  if (!session->enter()) return session->revoked_error();
+  opened.session = session->id();
+  opened.epoch = session->epoch();
+  opened.size = session->disk().size();
+  opened.format = session->disk().format();
+  opened.staging = to_string(session->record().staging);
+  opened.had_old_disk = session->record().had_old_disk;
+  opened.resumed = session->resumed();
+  opened.compare = !session->fresh_content() && (request.sync == SyncMode::delta || session->resumed());
+  opened.blank = session->fresh_content();
+  return SessionUse(std::move(session));
+}
+
+Result<SessionUse> TargetStore::join(const std::string& session_id, std::uint64_t epoch) {
+  std::shared_ptr<TargetSession> found;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [disk, slot] : slots_)
+      if (slot->session && slot->session->id() == session_id) found = slot->session;
+  }
+  if (!found) return make_error(EngineErrc::session_unknown);
+  if (found->epoch() != epoch) return make_error(EngineErrc::session_fenced, "epoch " + std::to_string(epoch));
+  if (!found->enter()) return found->revoked_error();
+  return SessionUse(std::move(found));
+}
+
+Result<FinishResult> TargetStore::finish(TargetSession& session, const FinishRequest& request,
+                                         const std::function<Result<void>(std::string_view, double)>& step) {
+  const auto report = [&](std::string_view what, double fraction) -> Result<void> {
+    if (session.revoked()) return session.revoked_error();
+    return step ? step(what, fraction) : Result<void>();
+  };
+  BH_TRY(const auto paths, DiskPaths::of(session.request().disk));
+  auto slot = slot_of(session.request().disk);
+  const std::lock_guard lock(slot->mutex);
+  if (session.revoked()) return session.revoked_error();
+  if (!session.wait_alone(kDrainTimeout)) return make_error(EngineErrc::session_busy, "lanes are still open");
+
+  BH_CHECK(check_complete(session));
+  FinishResult result;
+  result.blocks_zeroed = session.blocks_zeroed.load();
+  BH_CHECK(report("flush", 0));
+  BH_CHECK(session.disk().checkpoint());
+  BH_CHECK(report("verify", 0));
+  if (session.request().verify == VerifyMode::full) {
+    BH_TRY(const auto root, verify_all(session, report));
+    result.root_digest = to_hex(root);
+  } else if (session.request().verify == VerifyMode::written) {
+    BH_TRY(result.root_digest, root_from_index(session));
+  }
+  if (!request.root_digest.empty() && !result.root_digest.empty() && request.root_digest != result.root_digest)
+    return make_error(EngineErrc::root_mismatch, "source " + request.root_digest + ", target " + result.root_digest);
+  BH_CHECK(session.index().sync());
+  if (!request.swap) {
+    BH_CHECK(session.index().reset_shipped());
+    BH_CHECK(session.index().sync());
+    return result;
+  }
+  BH_CHECK(report("swap", 0));
+  session.revoke(EngineErrc::session_fenced);  // no lane may join any more
+  set_session(*slot, nullptr);
+  BH_CHECK(finish_staged_disk(storage_, paths, std::move(session.staged()), !result.root_digest.empty()));
+  return result;
+}
+
+Result<Sha256> TargetStore::verify_all(TargetSession& session,
+                                       const std::function<Result<void>(std::string_view, double)>& report) {
+  auto& index = session.index();
+  const auto size = index.disk_size();
+  session.disk().file().drop_cache(0, session.disk().file().size());
+  ScanOptions options;
+  options.visit = [&](std::uint64_t extent, std::uint64_t count, const ExtentDigests* digests) -> Result<void> {
+    if (digests == nullptr) return index.store_zero_run(extent, count);
+    return index.store(extent, *digests, index.shipped(extent));
+  };
+  options.progress = [&](std::uint64_t bytes) {
+    return report("verify", static_cast<double>(bytes) / static_cast<double>(std::max<std::uint64_t>(size, 1)));
+  };
+  return scan_disk(session.disk(), parts_, options);
+}
+
+Result<bool> TargetStore::cancel(const std::string& disk) {
+  BH_TRY(const auto paths, DiskPaths::of(disk));
+  auto slot = slot_of(disk);
+  if (auto live = session_of(*slot)) live->revoke(EngineErrc::session_cancelled);
+  const std::lock_guard lock(slot->mutex);
+  if (auto live = session_of(*slot)) {
+    live->revoke(EngineErrc::session_cancelled);
+    if (!live->wait_unused(kDrainTimeout))
+      return make_error(EngineErrc::session_busy, "the run does not end; try again: disk " + disk);
+    live.reset();
+    set_session(*slot, nullptr);
+  }
+  return give_back_old_disk(storage_, paths);
+}
+
+}  // namespace backhaul

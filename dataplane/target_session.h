@@ -1,0 +1,133 @@
+// One disk being written: the session that all lanes of a transfer share on the target, and the store of such sessions.
+// Any thread; one mutex a disk guards opening, finishing and cancelling; lanes only read atomics in the steady state.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "checksum/block_digest.h"
+#include "dataplane/engine_error.h"
+#include "dataplane/staging.h"
+
+namespace backhaul {
+
+// Makes queues and hashers for threads of the data plane; the host's own, or a simulator's.
+struct DataplaneParts {
+  std::function<Result<std::unique_ptr<IoQueue>>()> make_queue;
+  std::function<Result<std::unique_ptr<BlockHasher>>()> make_hasher;
+  Clock* clock = nullptr;
+  Random* random = nullptr;
+};
+
+class TargetSession {
+ public:
+  TargetSession(std::string id, std::uint64_t epoch, OpenRequest request, StagedDisk staged);
+
+  const std::string& id() const noexcept { return id_; }
+  std::uint64_t epoch() const noexcept { return epoch_; }
+  const OpenRequest& request() const noexcept { return request_; }
+  Disk& disk() noexcept { return *staged_.disk; }
+  DigestIndex& index() noexcept { return *staged_.index; }
+  bool resumed() const noexcept { return staged_.resumed; }
+  bool fresh_content() const noexcept { return staged_.fresh_content; }
+  const SessionRecord& record() const noexcept { return staged_.journal->last(); }
+
+  // True once a cancel or a newer run took the disk away: lanes stop and write nothing more.
+  bool revoked() const noexcept { return revoked_.load(std::memory_order_acquire); }
+  Error revoked_error() const;
+  // Set by `why`: session_cancelled or session_fenced.
+  void revoke(EngineErrc why) noexcept;
+
+  // A user is a lane or the control stream; whoever takes the disk away waits until there is none.
+  bool enter();  // false when revoked
+  void leave();
+  // True when no user is left within `timeout`.
+  bool wait_unused(std::chrono::milliseconds timeout);
+  // The same for the one user that finishes: true when it is the only one.
+  bool wait_alone(std::chrono::milliseconds timeout);
+  bool in_use() const;
+
+  StagedDisk& staged() noexcept { return staged_; }
+
+  std::atomic<std::uint64_t> blocks_zeroed{0};
+
+ private:
+  const std::string id_;
+  const std::uint64_t epoch_;
+  const OpenRequest request_;
+  StagedDisk staged_;
+  std::atomic<bool> revoked_{false};
+  std::atomic<int> why_{static_cast<int>(EngineErrc::session_fenced)};
+  mutable std::mutex mutex_;
+  std::condition_variable unused_;
+  unsigned users_ = 0;
+};
+
+// Counts a lane or control stream as a user of a session while it lives.
+class SessionUse {
+ public:
+  explicit SessionUse(std::shared_ptr<TargetSession> session) : session_(std::move(session)) {}
+  SessionUse(SessionUse&&) noexcept = default;
+  ~SessionUse() {
+    if (session_) session_->leave();
+  }
+  TargetSession& operator*() noexcept { return *session_; }
+  TargetSession* operator->() noexcept { return session_.get(); }
+
+ private:
+  std::shared_ptr<TargetSession> session_;
+};
+
+struct FinishRequest {
+  std::string root_digest;  // of the source, hexadecimal; empty when it computed none
+  bool swap = true;         // false: a round ends, the disk stays staged
+};
+struct FinishResult {
+  std::string root_digest;  // of the target, hexadecimal; empty when verification was off
+  std::uint64_t blocks_zeroed = 0;
+};
+
+class TargetStore {
+ public:
+  TargetStore(Storage& storage, DataplaneParts parts) : storage_(storage), parts_(std::move(parts)) {}
+
+  // Opens or resumes the disk's transfer. Waits up to `patience` for a run that is going away; session_busy after that.
+  // A request whose epoch equals the live run's, or is higher than it, takes over (fences it) at once.
+  Result<SessionUse> open(const OpenRequest& request, std::chrono::milliseconds patience, OpenedSession& opened);
+  // A lane joins. Errors: session_unknown, session_fenced.
+  Result<SessionUse> join(const std::string& session, std::uint64_t epoch);
+  // Verifies and, if asked, swaps in. `step` hears what is being done and may be null. On an error the disk stays
+  // staged.
+  Result<FinishResult> finish(TargetSession& session, const FinishRequest& request,
+                              const std::function<Result<void>(std::string_view what, double fraction)>& step);
+  // Stops the live run, if any, waits for its last write, and gives the old disk back. False when there was nothing.
+  Result<bool> cancel(const std::string& disk);
+
+  Storage& storage() noexcept { return storage_; }
+  const DataplaneParts& parts() const noexcept { return parts_; }
+
+ private:
+  struct Slot {
+    std::mutex mutex;                        // held while a session of the disk is opened, finished or cancelled
+    std::shared_ptr<TargetSession> session;  // guarded by the store's mutex_
+  };
+  std::shared_ptr<Slot> slot_of(const std::string& disk);
+  std::shared_ptr<TargetSession> session_of(Slot& slot);
+  void set_session(Slot& slot, std::shared_ptr<TargetSession> session);
+  // Reads the whole staged disk and records what it read.
+  Result<Sha256> verify_all(TargetSession& session,
+                            const std::function<Result<void>(std::string_view, double)>& report);
+  Result<std::shared_ptr<TargetSession>> open_locked(Slot& slot, const DiskPaths& paths, const OpenRequest& request,
+                                                     std::chrono::milliseconds patience);
+
+  Storage& storage_;
+  DataplaneParts parts_;
+  std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<Slot>> slots_;
+};
+
+}  // namespace backhaul

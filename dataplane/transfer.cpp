@@ -1,0 +1,45 @@
+#include "dataplane/transfer.h"
+
+namespace backhaul {
+
+std::string_view to_string(SyncMode mode) noexcept { return mode == SyncMode::delta ? "delta" : "full"; }
+
+std::string_view to_string(VerifyMode mode) noexcept {
+  switch (mode) {
+    case VerifyMode::none: return "none";
+    case VerifyMode::written: return "written";
+    case VerifyMode::full: return "full";
+  }
+  return "?";
+}
+
+std::string_view to_string(StagingChoice choice) noexcept {
+  switch (choice) {
+    case StagingChoice::automatic: return "auto";
+    case StagingChoice::clone: return "clone";
+    case StagingChoice::undo: return "undo";
+  }
+  return "?";
+}
+
+std::optional<SyncMode> parse_sync_mode(std::string_view text) noexcept {
+  if (text == "delta") return SyncMode::delta;
+  if (text == "full") return SyncMode::full;
+  return std::nullopt;
+}
+
+std::optional<VerifyMode> parse_verify_mode(std::string_view text) noexcept {
+  if (text == "none") return VerifyMode::none;
+  if (text == "written") return VerifyMode::written;
+  if (text == "full") return VerifyMode::full;
+  return std::nullopt;
+}
+
+std::optional<StagingChoice> parse_staging_choice(std::string_view text) noexcept {
+  if (text == "auto") return StagingChoice::automatic;
+  if (text == "clone") return StagingChoice::clone;
+  if (text == "undo") return StagingChoice::undo;
+  return std::nullopt;
+}
+
+}  // namespace backhaul
