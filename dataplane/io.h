@@ -26,7 +26,8 @@ struct ByteRange {
   friend bool operator==(const ByteRange&, const ByteRange&) = default;
 };
 
-// Changes whenever a file's content may have changed or the name leads to another file. 0-filled where the system cannot say.
+// Changes whenever a file's content may have changed or the name leads to another file. A block device cannot tell: its times are 0, and
+// equality then proves nothing. After a power loss a file may come back with the times of before its last writes.
 struct FileIdentity {
   std::uint64_t device = 0, inode = 0, size = 0;
   std::int64_t modified_ns = 0, changed_ns = 0;
@@ -44,17 +45,20 @@ class File {
   virtual const std::string& name() const noexcept = 0;
   virtual std::uint64_t size() const noexcept = 0;
   virtual bool is_block_device() const noexcept = 0;
-  // 4096 or 512: what IoQueue's direct path needs; other requests go through the page cache by themselves.
+  // What IoQueue's direct path needs of offset, length and memory: 4096, or more where the device has larger sectors; other requests and
+  // their unaligned ends go through the page cache by themselves.
   virtual std::uint32_t io_alignment() const noexcept = 0;
 
-  // Blocking, any alignment, whole length or an error (reading past the end is IoErrc::unexpected_end). For metadata.
+  // Blocking, any alignment, whole length or an error (reading past the end is IoErrc::unexpected_end). For metadata. Writing past the
+  // end makes a regular file longer.
   virtual Result<void> read_at(std::uint64_t offset, MutableBytes into) = 0;
   virtual Result<void> write_at(std::uint64_t offset, Bytes from) = 0;
   // Makes the range read as zeros: punches a hole where it can, writes zeros where it cannot. Inside the file's size.
   virtual Result<void> zero_at(std::uint64_t offset, std::uint64_t length) = 0;
   // Grows (new bytes read as zeros, no space taken) or shrinks. IoErrc::fixed_size for block devices.
   virtual Result<void> resize(std::uint64_t size) = 0;
-  // Everything written so far, by whatever path, is durable when this returns, the size included.
+  // Everything written so far, by whatever path, is durable when this returns, the size included. A sync that
+  // failed lost writes: from then on every sync of this File fails, IoQueue's too.
   virtual Result<void> sync() = 0;
   // The first run of data at or after `from`: {offset, length}; nothing when only a hole is left. Where the system
   // cannot tell, everything is data.
@@ -91,13 +95,15 @@ class IoQueue {
  public:
   virtual ~IoQueue() = default;
 
-  // Offers memory for faster I/O (registered with the kernel). Not being allowed to lock it is no error: the queue
+  // Offers memory for faster I/O (registered with the kernel); it must stay until the queue is gone. Not being allowed to lock it is no error: the queue
   // says so once in the log and works without.
   virtual void register_memory(MutableBytes memory) = 0;
 
-  // REQUIRES: in_flight() < capacity(). A read may end past the file's end (short completion). Writes stay inside the size.
+  // REQUIRES: in_flight() < capacity(). A read may end past the file's end (short completion). Writes stay inside the size (else EINVAL).
+  // The file stays open until the completion.
   virtual void read(File& file, std::uint64_t offset, MutableBytes into, std::uint64_t tag) = 0;
   virtual void write(File& file, std::uint64_t offset, Bytes from, std::uint64_t tag) = 0;
+  // Covers the writes whose completions were returned before; others that are in flight may or may not be covered.
   virtual void sync(File& file, std::uint64_t tag) = 0;
 
   virtual unsigned in_flight() const noexcept = 0;
@@ -105,6 +111,8 @@ class IoQueue {
 
   // Submits what is queued, then waits until a completion is there, `poll` (optional) is ready, or `timeout` passed; a zero timeout only
   // looks. Returns the completions (valid until the next call); an empty span means poll or timeout.
+  // The poll is armed for this call only and never outlives it: a handle may be closed between calls, and readiness is never remembered. A
+  // handle of -1 makes the call return soon, since such a stream is always asked again.
   virtual Result<std::span<const Completion>> wait(const PollRequest* poll, Clock::Duration timeout) = 0;
 };
 
