@@ -1,5 +1,5 @@
-// What a peer can send: any bytes, in any pieces, through FrameReader and all that checks a frame before it is used. The first
-// byte chooses the size of the pieces, so that every way of being interrupted is met.
+// What a peer can send: any bytes, in any pieces, through FrameReader and all that checks a frame before it is used.
+// The first byte chooses the size of the pieces, so that every way of being interrupted is met.
 #include <algorithm>
 #include <boost/json.hpp>
 #include <cstdlib>
@@ -101,7 +101,8 @@ void read_messages(Bytes input, std::size_t piece) {
         require(error.cause().size() <= 2048 && error.fix().size() <= 2048 && error.symbol().size() <= 64);
         continue;
       }
-      for (const char c : message.error().cause()) require(!message.error().from_peer() || static_cast<unsigned char>(c) >= 0x20);
+      const auto error = message.error();
+      for (const char c : error.cause()) require(!error.from_peer() || static_cast<unsigned char>(c) >= 0x20);
       break;
     }
   }
