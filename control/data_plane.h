@@ -105,7 +105,6 @@ class DataPlane {
   // or the VM ran. No error when there is nothing to give back.
   virtual Result<void> give_back(const DiskRef& target, std::uint64_t epoch) = 0;
   virtual Result<void> release_old(const DiskRef& target, std::uint64_t epoch) = 0;
-  virtual Result<void> remove_disk(const DiskRef& disk) = 0;
 
   virtual Result<HostReport> host_report(const std::string& host) = 0;
   virtual Result<ChangeSample> sample(const DiskRef& source, const DiskRef& target) = 0;

@@ -84,6 +84,8 @@ struct Item {
   ItemState resting_state = ItemState::failover_committed;  // where cancel and undo lead back to
   Direction direction = Direction::recovery_to_primary;     // of the present or last planned failover
   std::string current_job;                                  // holds the item; empty in resting states
+  std::string failover_job;                                 // the last planned failover: what undo takes back
+  bool remove_requested = false;                            // goes when its replication has ended
   std::string replication_job;                              // of a protected item
   std::uint64_t epoch = 0;                                  // last one given out; only grows
   std::int64_t commit_deadline_unix_s = 0;                  // commit policy; 0: none is running

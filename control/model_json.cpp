@@ -83,6 +83,7 @@ void fields(A& a, Item& v) {
   a("earlier_failover_committed", v.earlier_failover_committed), a("commit_policy", v.commit_policy);
   a("transfer", v.transfer), a("shutdown", v.shutdown), a("replication_minutes", v.replication_minutes);
   a("state", v.state), a("resting_state", v.resting_state), a("direction", v.direction);
+  a("failover_job", v.failover_job), a("remove_requested", v.remove_requested);
   a("current_job", v.current_job), a("replication_job", v.replication_job), a("epoch", v.epoch);
   a("commit_deadline", v.commit_deadline_unix_s), a("protected_until", v.protected_until_unix_s);
   a("last_error", v.last_error), a("bytes_per_s", v.bytes_per_s), a("digest_bytes_per_s", v.digest_bytes_per_s);

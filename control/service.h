@@ -16,6 +16,7 @@
 #include "base/world.h"
 #include "control/data_plane.h"
 #include "control/job.h"
+#include "control/job_context.h"
 #include "control/model.h"
 #include "control/store.h"
 #include "control/vm_driver.h"
@@ -66,10 +67,12 @@ class Runner;
 
 class Service {
  public:
-  // All references outlive the service. `owner` names this appliance in leases; two processes must not share it.
+  // All references outlive the service. `run_action` runs plans' commands; a child process without it. `owner` names
+  // this appliance in leases; two processes must not share it.
   static Result<std::unique_ptr<Service>> create(Store& store, DataPlane& data_plane, VmDriverSource& drivers,
                                                  Clock& clock, Random& random, std::string owner,
-                                                 const Limits& limits = {});
+                                                 const Limits& limits = {}, const Pace& pace = {},
+                                                 ActionCommand run_action = {});
   ~Service();
   void start();  // takes up all unfinished jobs
   void stop();   // finishes the running steps (transfers stop; a new process goes on with them)
@@ -85,6 +88,7 @@ class Service {
   // Verbs give the id of the job that was recorded.
   Result<std::string> planned_failover(const Actor& actor, std::string_view item,
                                        const PlannedFailoverRequest& request);
+  // Empty: there was nothing to do but record it (FailoverCommitPending).
   Result<std::string> failover_commit(const Actor& actor, std::string_view item, bool delete_source_disks = false);
   Result<std::string> failover_cancel(const Actor& actor,
                                       std::string_view item);  // cancels the job, or undoes until commit
@@ -133,6 +137,7 @@ class Service {
   std::unique_ptr<State> state_;
 };
 
+// Roles: Reader sees, Operator also runs verbs, Admin also declares items, plans and tokens.
 inline constexpr Role required_role(ItemVerb verb) {
   return verb == ItemVerb::update || verb == ItemVerb::remove ? Role::admin : Role::operator_;
 }

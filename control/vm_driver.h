@@ -87,8 +87,10 @@ class VmDriver {
                                                  const std::string& since_token, const std::string& id) = 0;
   // How much changed since the token until now, cheaply, as a number to show; nothing when it cannot say.
   virtual Result<std::optional<std::uint64_t>> changed_bytes(const VmRef& vm, const std::string& since_token) = 0;
-  // Gives the snapshot's space back. Its token stays valid until a later snapshot's release or forget_tokens().
-  virtual Result<void> release_snapshot(const VmRef& vm, const std::string& id) = 0;
+  // Gives the snapshot's space back; no error when it is gone. `accepted`: the target holds it, its token is the base
+  // from now on and older ones may be forgotten. Otherwise its token is void and the older ones stay valid, covering
+  // also what changed until this snapshot.
+  virtual Result<void> release_snapshot(const VmRef& vm, const std::string& id, bool accepted) = 0;
   virtual Result<void> forget_tokens(const VmRef& vm) = 0;
 
   virtual Result<ShutdownOutcome> shut_down(const VmRef& vm, const ShutdownRequest& request) = 0;

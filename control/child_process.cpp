@@ -1,0 +1,166 @@
+#include "control/child_process.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <boost/json/serialize.hpp>
+
+#include "base/unique_fd.h"
+#include "control/control_error.h"
+
+extern char** environ;
+
+namespace backhaul {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+struct Pipe {
+  UniqueFd read, write;
+};
+
+Result<Pipe> make_pipe() {
+  int fds[2];
+  if (::pipe2(fds, O_CLOEXEC) != 0) return Error::from_errno(errno, "pipe");
+  return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
+}
+
+// stdin is a socket so that writing to a program that ended is an error and no signal.
+Result<Pipe> make_input() {
+  int fds[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) return Error::from_errno(errno, "socketpair");
+  return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
+}
+
+void append_bounded(std::string& text, const char* data, std::size_t size, std::size_t limit) {
+  text.append(data, size);
+  if (text.size() > limit) text.erase(0, text.size() - limit);
+}
+
+class Child {
+ public:
+  explicit Child(pid_t pid) : pid_(pid) {}
+  ~Child() {
+    if (pid_ > 0) kill_and_wait();
+  }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+
+  // Nothing while it runs.
+  std::optional<int> poll_status() {
+    int status = 0;
+    if (::waitpid(pid_, &status, WNOHANG) != pid_) return std::nullopt;
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+  void kill_and_wait() {
+    ::kill(-pid_, SIGKILL);  // its own process group: what it started goes too
+    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    pid_ = -1;
+  }
+
+ private:
+  pid_t pid_;
+};
+
+Result<pid_t> spawn(const std::vector<std::string>& argv, int input, int output, int errors) {
+  std::vector<char*> arguments;
+  for (const auto& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
+  arguments.push_back(nullptr);
+  posix_spawn_file_actions_t files;
+  posix_spawnattr_t attributes;
+  posix_spawn_file_actions_init(&files);
+  posix_spawnattr_init(&attributes);
+  posix_spawn_file_actions_adddup2(&files, input, STDIN_FILENO);
+  posix_spawn_file_actions_adddup2(&files, output, STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&files, errors, STDERR_FILENO);
+  sigset_t none, defaults;
+  sigemptyset(&none);
+  sigemptyset(&defaults);
+  sigaddset(&defaults, SIGPIPE);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setsigdefault(&attributes, &defaults);
+  posix_spawnattr_setpgroup(&attributes, 0);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  pid_t pid = -1;
+  const int failed = ::posix_spawnp(&pid, arguments[0], &files, &attributes, arguments.data(), environ);
+  posix_spawn_file_actions_destroy(&files);
+  posix_spawnattr_destroy(&attributes);
+  if (failed != 0)
+    return make_error(
+        ControlErrc::driver_failed,
+        fmt::format("{} cannot be started: {}", argv[0], std::error_code(failed, std::generic_category()).message()));
+  return pid;
+}
+
+}  // namespace
+
+Result<ChildOutcome> run_child(const std::vector<std::string>& argv, std::string_view input,
+                               std::chrono::milliseconds timeout) {
+  if (argv.empty() || argv[0].empty()) return make_error(ControlErrc::driver_failed, "no command is given");
+  BH_TRY(Pipe in, make_input());
+  BH_TRY(Pipe out, make_pipe());
+  BH_TRY(Pipe err, make_pipe());
+  BH_TRY(pid_t pid, spawn(argv, in.read.get(), out.write.get(), err.write.get()));
+  Child child(pid);
+  in.read.reset();
+  out.write.reset();
+  err.write.reset();
+  ::fcntl(in.write.get(), F_SETFL, O_NONBLOCK);
+
+  ChildOutcome outcome;
+  std::optional<int> status;
+  const auto deadline = SteadyClock::now() + timeout;
+  // Ends when the program ended and its output is read; a child of its own that keeps the pipe open is not waited for.
+  while (!status || out.read) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - SteadyClock::now());
+    if (left.count() <= 0)
+      return make_error(ControlErrc::driver_timeout, fmt::format("{} after {} ms", argv[0], timeout.count()));
+    if (in.write && input.empty()) in.write.reset();
+    pollfd polls[3] = {{in.write.get(), POLLOUT, 0}, {out.read.get(), POLLIN, 0}, {err.read.get(), POLLIN, 0}};
+    const int ready =
+        ::poll(polls, 3, static_cast<int>(std::min<std::int64_t>(left.count(), status || !out.read ? 5 : 20)));
+    if (polls[0].revents != 0) {
+      const auto sent = ::send(in.write.get(), input.data(), input.size(), MSG_NOSIGNAL);
+      if (sent > 0) input.remove_prefix(static_cast<std::size_t>(sent));
+      if (sent < 0 && errno != EAGAIN && errno != EINTR) in.write.reset();  // it does not want the rest
+    }
+    char buffer[16384];
+    for (int i : {1, 2}) {
+      if (polls[i].revents == 0) continue;
+      UniqueFd& from = i == 1 ? out.read : err.read;
+      const auto got = ::read(from.get(), buffer, sizeof buffer);
+      if (got <= 0) {
+        from.reset();
+      } else if (i == 1) {
+        outcome.output.append(buffer, static_cast<std::size_t>(got));
+        if (outcome.output.size() > kMaxChildOutput)
+          return make_error(ControlErrc::driver_protocol,
+                            fmt::format("{} wrote more than {} bytes", argv[0], kMaxChildOutput));
+      } else {
+        append_bounded(outcome.errors, buffer, static_cast<std::size_t>(got), kMaxChildErrors);
+      }
+    }
+    if (status && ready == 0) break;
+    if (!status) status = child.poll_status();
+  }
+  outcome.exit_status = *status;
+  return outcome;
+}
+
+Result<void> run_plan_command(const PlanAction& action, const boost::json::object& about) {
+  BH_TRY(ChildOutcome outcome,
+         run_child(action.command, boost::json::serialize(about) + "\n", std::chrono::seconds(action.timeout_s)));
+  if (outcome.exit_status == 0) return {};
+  return make_error(ControlErrc::action_failed,
+                    fmt::format("{} ended with status {}: {}", action.command[0], outcome.exit_status, outcome.errors));
+}
+
+}  // namespace backhaul
