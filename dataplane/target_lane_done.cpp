@@ -1,0 +1,160 @@
+// TargetLane, continued: checkpoints, the read-back, and acknowledgements.
+#include "dataplane/target_lane.h"
+
+#include <algorithm>
+
+#include "checksum/root_digest.h"
+#include "dataplane/engine_error.h"
+
+namespace backhaul {
+
+std::uint64_t TargetLane::extent_length(std::uint64_t extent) const noexcept {
+  return std::min(kExtentSize, size_ - extent * kExtentSize);
+}
+
+Result<void> TargetLane::end_extents() {
+  std::vector<std::uint64_t> busy;
+  for (const auto extent : ended_) {
+    const auto& work = *works_.at(extent);
+    if (work.writes > 0) {
+      busy.push_back(extent);
+    } else if (work.written.none() && work.zeroed.none()) {
+      // Nothing changed: nothing needs to become durable first.
+      BH_CHECK(record(extent, work));
+      acknowledge(extent, work);
+      works_.erase(extent);
+    } else {
+      if (waiting_.empty() && waiting_zero_.empty()) waiting_since_ = clock_.now();
+      waiting_.push_back(extent);
+    }
+  }
+  ended_ = std::move(busy);
+  return {};
+}
+
+Result<void> TargetLane::record(std::uint64_t extent, const Work& work) {
+  auto& index = session_.index();
+  const auto shipped =
+      static_cast<std::uint8_t>(std::min<std::size_t>(work.shipped_before + work.written.count(), kBlocksPerExtent));
+  const bool changed = work.written.any() || work.zeroed.any();
+  if (!changed && index.state(extent) != ExtentState::unknown && index.state(extent) != ExtentState::durable) return {};
+  if (!work.digested) return index.store_durable(extent, shipped);
+  if (work.nonzero.none() && shipped == 0) return index.store_zero_run(extent, 1);
+  return index.store(extent, work.digests, shipped);
+}
+
+void TargetLane::acknowledge(std::uint64_t extent, const Work& work) {
+  FrameHeader header;
+  header.type = FrameType::extent_done;
+  header.epoch = session_.epoch();
+  header.offset = extent * kExtentSize;
+  header.length = extent_length(extent);
+  std::vector<std::byte> payload;
+  if (work.digested) {
+    const auto digest = extent_digest(std::span(work.digests).first(work.blocks));
+    payload.assign(digest.bytes.begin(), digest.bytes.end());
+  }
+  writer_.push_owned(header, std::move(payload));
+}
+
+bool TargetLane::checkpoint_due() const {
+  if (waiting_.empty() && waiting_zero_.empty()) return false;
+  if (waiting_.size() >= kCheckpointExtents || waiting_zero_.size() >= kCheckpointExtents) return true;
+  if (lane_end_ && ended_.empty()) return true;
+  return clock_.now() - waiting_since_ >= kCheckpointDelay;
+}
+
+Result<void> TargetLane::checkpoint() {
+  BH_CHECK(session_.disk().checkpoint());
+  if (verify_) BH_CHECK(read_back());
+  for (const auto extent : waiting_) BH_CHECK(record(extent, *works_.at(extent)));
+  for (const auto& run : waiting_zero_) {
+    if (run.zeroed_blocks > 0 && verify_) BH_CHECK(check_zero_run(run));
+    BH_CHECK(session_.index().store_zero_run(run.first, run.count));
+  }
+  BH_CHECK(session_.index().sync());
+  if (session_.revoked()) return session_.revoked_error();
+  for (const auto extent : waiting_) {
+    acknowledge(extent, *works_.at(extent));
+    works_.erase(extent);
+  }
+  for (const auto& run : waiting_zero_) {
+    FrameHeader header;
+    header.type = FrameType::extent_done;
+    header.flags = kFrameZeroRun;
+    header.epoch = session_.epoch();
+    header.offset = run.first * kExtentSize;
+    header.length = std::min(run.count * kExtentSize, size() - header.offset);
+    header.aux = run.zeroed_blocks;
+    writer_.push(header);
+  }
+  waiting_.clear();
+  waiting_zero_.clear();
+  lane_end_ = false;
+  return {};
+}
+
+// Reads what was written to the waiting extents from the device and takes its digests from that.
+Result<void> TargetLane::read_back() {
+  auto& disk = session_.disk();
+  for (const auto extent : waiting_) {
+    auto& work = *works_.at(extent);
+    const auto touched = work.written | work.zeroed;
+    const auto begin = extent * kExtentSize;
+    const auto end = begin + extent_length(extent);
+    for (std::uint32_t b = 0; b < work.blocks;) {
+      if (!touched.test(b)) {
+        ++b;
+        continue;
+      }
+      const auto at = begin + b * kBlockSize;
+      const auto chunk_end = std::min(end, at - at % kChunkSize + kChunkSize);
+      auto until = at;
+      while (until < chunk_end && b < work.blocks && touched.test(b)) {
+        until = std::min(until + kBlockSize, chunk_end);
+        ++b;
+      }
+      const auto segment = disk.map(at, until - at);
+      if (segment.kind == Segment::Kind::zero)
+        continue;  // zeroed and not allocated: its digest is the zero digest already
+      if (segment.length != until - at) return make_error(BaseErrc::internal, "a chunk in two places");
+      disk.file().drop_cache(segment.file_offset, segment.length);
+      while (pool_.free_count() == 0 || free_ops_.empty() || queue_.in_flight() >= queue_.capacity())
+        BH_CHECK(wait_for_completions());
+      const auto buffer = *pool_.take();
+      queue_.read(disk.file().native(), segment.file_offset, pool_.at(buffer).first(segment.length),
+                  start_op(OpKind::verify_read, buffer, extent, at, segment.length));
+      ++work.verify_reads;
+    }
+  }
+  const auto outstanding = [&] {
+    return std::any_of(waiting_.begin(), waiting_.end(),
+                       [&](std::uint64_t extent) { return works_.at(extent)->verify_reads > 0; });
+  };
+  while (outstanding()) BH_CHECK(wait_for_completions());
+  return {};
+}
+
+// A hole run in which something was zeroed: whatever the file still holds there must read as zeros.
+Result<void> TargetLane::check_zero_run(const ZeroRun& run) {
+  auto& disk = session_.disk();
+  const auto end = std::min((run.first + run.count) * kExtentSize, size());
+  for (auto at = run.first * kExtentSize; at < end;) {
+    BH_TRY(const auto data, disk.next_data(at));
+    if (!data || data->offset >= end) return {};
+    at = std::max(at, align_down(data->offset, kBlockSize));
+    const auto length = std::min({end, at - at % kChunkSize + kChunkSize, align_up(data->end(), kBlockSize)}) - at;
+    const auto segment = disk.map(at, length);
+    if (segment.kind == Segment::Kind::data) {
+      disk.file().drop_cache(segment.file_offset, length);
+      BH_CHECK(disk.file().read_at(segment.file_offset, scratch_.span().first(length)));
+      if (!is_zero(scratch_.span().first(length)))
+        return make_error(EngineErrc::verify_mismatch,
+                          "zeroed range at " + std::to_string(at) + " reads back non-zero");
+    }
+    at += length;
+  }
+  return {};
+}
+
+}  // namespace backhaul
