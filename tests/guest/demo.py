@@ -61,12 +61,22 @@ def check_delivery(source, target, result):
 
 
 def send(host, pki, source, disk, **options):
-    """Runs a send as a person would: its progress goes to this terminal, its result comes back as numbers."""
+    """Runs a send with its result as numbers."""
     words = harness.send_words(source, host.url(disk), pki, options) + ["--json"]
     print(f"  $ backhaul {' '.join(words[1:])}", flush=True)
     done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=600)
     expect(done.returncode == 0, f"backhaul send ended well {done.stdout if done.returncode else ''}".strip())
     return harness.last_json(done.stdout)
+
+
+def send_watched(host, pki, source, disk, **options):
+    """Runs a send as a person would, with progress and result on this terminal. Returns what it printed as its result."""
+    words = harness.send_words(source, host.url(disk), pki, options)
+    print(f"  $ backhaul {' '.join(words[1:])}", flush=True)
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=600)
+    print("".join(f"    {line}\n" for line in done.stdout.splitlines()), end="", flush=True)
+    expect(done.returncode == 0, "backhaul send ended well")
+    return done.stdout
 
 
 def interrupted_send(host, pki, source, disk):
@@ -120,12 +130,17 @@ def demo(folder):
         expect(0 < result["blocks_changed"] < result["blocks_compared"], "a part of the blocks differed")
         check_delivery(source.path, store / "web.vhdx", result)
 
-        title("4. The same disk, with kill -9 in the middle, twice")
+        title("4. The same send again: nothing is left to ship. `backhaul digest` agrees")
+        send_watched(host, pki, source.path, "web.vhdx", sync="delta", format="vhdx", lanes=2)
+        expect(harness.digest(source.path) == harness.digest(store / "web.vhdx") == result["root_digest_source"],
+               "backhaul digest: source, VHDX and the send say the same")
+
+        title("5. A second disk, with kill -9 of each side in the middle")
         result = interrupted_send(host, pki, source.path, "db.vhdx")
         show_result(result)
         expect(result["resumed_bytes"] > 0, "what was acknowledged before the kills was not sent again")
         check_delivery(source.path, store / "db.vhdx", result)
-    title("5. QEMU boots what arrived")
+    title("6. QEMU boots what arrived")
     for name in ("web.vhdx", "db.vhdx"):
         print(f"  {name}", flush=True)
         show_guest(store / name, source)

@@ -3,7 +3,7 @@ import os
 
 import harness
 import pytest
-from harness import BLOCK, GIB, MIB
+from harness import BLOCK, MIB
 
 QEMU_FORMAT = {"raw": "raw", "vhdx": "vhdx", "vhdx-fixed": "vhdx"}
 
@@ -17,7 +17,7 @@ SHAPES = [
     ("dense", 16 * MIB, "vhdx", 4),
     ("mixed", 33 * MIB + 3 * 512, "vhdx", 7),
     ("sparse", 300 * MIB + 4096, "vhdx", 8),
-    ("empty", GIB, "vhdx", 3),
+    ("empty", 200 * MIB, "vhdx", 3),
     ("mixed", 24 * MIB + 1023, "vhdx-fixed", 3),
     ("empty", 64 * MIB, "vhdx-fixed", 2),
     ("dense", 12 * MIB + 4096, "vhdx-fixed", 6),
