@@ -98,11 +98,11 @@ Result<void> change(File& file, SimRandom& random) {
 
 TEST(Undo, RestoreGivesTheOldBytesAndSizeBack) {
   const auto first_seed = sim::seed_from_environment(1);
-  for (std::uint64_t seed = first_seed; seed < first_seed + 30; ++seed) {
+  for (std::uint64_t seed = first_seed; seed < first_seed + 15; ++seed) {
     SCOPED_TRACE(seed);
     SimRandom random(seed);
     SimStorage storage(SimOptions{.seed = seed});
-    const auto old = make_disk(storage, random, 1 + random.below(40 * kChunk));
+    const auto old = make_disk(storage, random, 1 + random.below(20 * kChunk));
     make_log(storage);
     for (int run = 0; run < 2; ++run) {
       auto file = open_undo(storage);
@@ -120,7 +120,7 @@ TEST(Undo, APowerLossAtAnyMomentOfTransferAndRestoreStillGivesTheOldDisk) {
     SCOPED_TRACE(seed);
     SimRandom random(seed);
     SimStorage storage(SimOptions{.seed = seed});
-    const auto old = make_disk(storage, random, 1 + random.below(24 * kChunk));
+    const auto old = make_disk(storage, random, 1 + random.below(10 * kChunk));
     make_log(storage);
     for (int run = 0; run < 2; ++run) {
       storage.crash_at_operation(1 + random.below(60));
@@ -437,7 +437,7 @@ TEST(Undo, AFullDiskFailsThatWriteAndNoOther) {
 }
 
 TEST(Undo, AFailedOperationNeverLetsAWriteThrough) {
-  for (std::uint64_t number = 1; number < 40; ++number) {
+  for (std::uint64_t number = 1; number < 30; ++number) {
     SimRandom random(number);
     SimStorage storage;
     const auto old = make_disk(storage, random, 8 * kChunk);
