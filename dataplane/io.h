@@ -1,6 +1,6 @@
 // The disk seam: everything the data plane asks of an operating system's files. One implementation for Linux
-// (dataplane/linux_storage.h: io_uring and O_DIRECT), one simulated for tests (tests/sim/sim_storage.h: torn and lost writes under a
-// seed). Engine, formats and staging see only this header; no Linux header is needed to compile them.
+// (dataplane/linux_storage.h: io_uring and O_DIRECT), one simulated for tests (tests/sim/sim_storage.h: torn and lost
+// writes under a seed). Engine, formats and staging see only this header; no Linux header is needed to compile them.
 #pragma once
 
 #include <chrono>
@@ -26,8 +26,9 @@ struct ByteRange {
   friend bool operator==(const ByteRange&, const ByteRange&) = default;
 };
 
-// Changes whenever a file's content may have changed or the name leads to another file. A block device cannot tell: its times are 0, and
-// equality then proves nothing. After a power loss a file may come back with the times of before its last writes.
+// Changes whenever a file's content may have changed or the name leads to another file. A block device cannot tell: its
+// times are 0, and equality then proves nothing. After a power loss a file may come back with the times of before its
+// last writes.
 struct FileIdentity {
   std::uint64_t device = 0, inode = 0, size = 0;
   std::int64_t modified_ns = 0, changed_ns = 0;
@@ -37,7 +38,8 @@ struct FileIdentity {
 enum class OpenMode { read, write /* and read */ };
 
 // A regular file or a block device. Positional operations may run from several threads at once on disjoint ranges, also
-// beside one resize that grows the file (a VHDX disk grows while lanes write); shrinking and destruction may not run beside anything else.
+// beside one resize that grows the file (a VHDX disk grows while lanes write); shrinking and destruction may not run
+// beside anything else.
 class File {
  public:
   virtual ~File() = default;
@@ -45,12 +47,12 @@ class File {
   virtual const std::string& name() const noexcept = 0;
   virtual std::uint64_t size() const noexcept = 0;
   virtual bool is_block_device() const noexcept = 0;
-  // What IoQueue's direct path needs of offset, length and memory: 4096, or more where the device has larger sectors; other requests and
-  // their unaligned ends go through the page cache by themselves.
+  // What IoQueue's direct path needs of offset, length and memory: 4096, or more where the device has larger sectors;
+  // other requests and their unaligned ends go through the page cache by themselves.
   virtual std::uint32_t io_alignment() const noexcept = 0;
 
-  // Blocking, any alignment, whole length or an error (reading past the end is IoErrc::unexpected_end). For metadata. Writing past the
-  // end makes a regular file longer.
+  // Blocking, any alignment, whole length or an error (reading past the end is IoErrc::unexpected_end). For metadata.
+  // Writing past the end makes a regular file longer.
   virtual Result<void> read_at(std::uint64_t offset, MutableBytes into) = 0;
   virtual Result<void> write_at(std::uint64_t offset, Bytes from) = 0;
   // Makes the range read as zeros: punches a hole where it can, writes zeros where it cannot. Inside the file's size.
@@ -67,8 +69,8 @@ class File {
   virtual void drop_cache(std::uint64_t offset, std::uint64_t length) noexcept = 0;
   virtual Result<FileIdentity> identity() = 0;
 
-  // Must be called before IoQueue writes to these ranges; write_at, zero_at and resize call it themselves. A plain file does
-  // nothing here; an undo file makes the old content durable first (dataplane/undo.h).
+  // Must be called before IoQueue writes to these ranges; write_at, zero_at and resize call it themselves. A plain file
+  // does nothing here; an undo file makes the old content durable first (dataplane/undo.h).
   virtual Result<void> prepare_write(std::span<const ByteRange> ranges) {
     (void)ranges;
     return {};
@@ -89,18 +91,18 @@ struct PollRequest {
   bool writable = false;
 };
 
-// Asynchronous I/O of one lane; belongs to one thread. Requests are split or continued inside, so that a completion is for the
-// whole request. The kernel holds the memory until the completion was returned.
+// Asynchronous I/O of one lane; belongs to one thread. Requests are split or continued inside, so that a completion is
+// for the whole request. The kernel holds the memory until the completion was returned.
 class IoQueue {
  public:
   virtual ~IoQueue() = default;
 
-  // Offers memory for faster I/O (registered with the kernel); it must stay until the queue is gone. Not being allowed to lock it is no error: the queue
-  // says so once in the log and works without.
+  // Offers memory for faster I/O (registered with the kernel); it must stay until the queue is gone. Not being allowed
+  // to lock it is no error: the queue says so once in the log and works without.
   virtual void register_memory(MutableBytes memory) = 0;
 
-  // REQUIRES: in_flight() < capacity(). A read may end past the file's end (short completion). Writes stay inside the size (else EINVAL).
-  // The file stays open until the completion.
+  // REQUIRES: in_flight() < capacity(). A read may end past the file's end (short completion). Writes stay inside the
+  // size (else EINVAL). The file stays open until the completion.
   virtual void read(File& file, std::uint64_t offset, MutableBytes into, std::uint64_t tag) = 0;
   virtual void write(File& file, std::uint64_t offset, Bytes from, std::uint64_t tag) = 0;
   // Covers the writes whose completions were returned before; others that are in flight may or may not be covered.
@@ -109,15 +111,15 @@ class IoQueue {
   virtual unsigned in_flight() const noexcept = 0;
   virtual unsigned capacity() const noexcept = 0;
 
-  // Submits what is queued, then waits until a completion is there, `poll` (optional) is ready, or `timeout` passed; a zero timeout only
-  // looks. Returns the completions (valid until the next call); an empty span means poll or timeout.
-  // The poll is armed for this call only and never outlives it: a handle may be closed between calls, and readiness is never remembered. A
-  // handle of -1 makes the call return soon, since such a stream is always asked again.
+  // Submits what is queued, then waits until a completion is there, `poll` (optional) is ready, or `timeout` passed; a
+  // zero timeout only looks. Returns the completions (valid until the next call); an empty span means poll or timeout.
+  // The poll is armed for this call only and never outlives it: a handle may be closed between calls, and readiness is
+  // never remembered. A handle of -1 makes the call return soon, since such a stream is always asked again.
   virtual Result<std::span<const Completion>> wait(const PollRequest* poll, Clock::Duration timeout) = 0;
 };
 
-// A tree of files under one root, which no path can leave: absolute paths, "..", symbolic links that lead outside and names with control
-// characters are IoErrc::outside_store. Paths are relative with '/'. Thread-safe.
+// A tree of files under one root, which no path can leave: absolute paths, "..", symbolic links that lead outside and
+// names with control characters are IoErrc::outside_store. Paths are relative with '/'. Thread-safe.
 class Storage {
  public:
   virtual ~Storage() = default;
@@ -127,10 +129,18 @@ class Storage {
   virtual Result<std::unique_ptr<File>> open(std::string_view path, OpenMode mode) = 0;
   // A new file of size 0, mode 0600. io.exists when there is one.
   virtual Result<std::unique_ptr<File>> create(std::string_view path) = 0;
-  // A copy that shares its blocks with the original (reflink). IoErrc::clone_unsupported where the file system cannot; nothing is left then.
+  // A copy that shares its blocks with the original (reflink). IoErrc::clone_unsupported where the file system cannot;
+  // nothing is left then.
   virtual Result<void> clone(std::string_view from, std::string_view to) = 0;
   // Atomic and durable: both directories are synced before it returns. Replaces `to` only when `replace`.
   virtual Result<void> rename(std::string_view from, std::string_view to, bool replace) = 0;
+  // Gives `path` the owner, group and permissions of `like`, as far as this process may: whoever used the old file can
+  // use the one that takes its place. Where files have no owner nothing happens.
+  virtual Result<void> take_ownership(std::string_view path, std::string_view like) {
+    (void)path;
+    (void)like;
+    return {};
+  }
   // Durable. No error when it is not there.
   virtual Result<void> remove(std::string_view path) = 0;
   // Durable, with parents; no error when it is there.
@@ -154,8 +164,9 @@ enum class IoErrc {
 const ErrorCategory& io_category() noexcept;
 inline std::error_code make_error_code(IoErrc value) { return {static_cast<int>(value), io_category()}; }
 
-// What every Storage asks of a path before it looks: relative, '/' between names, no empty name, ".", "..", control character, no name
-// above 255 and no path above 4095 bytes; else IoErrc::outside_store. Symbolic links are the implementation's to confine.
+// What every Storage asks of a path before it looks: relative, '/' between names, no empty name, ".", "..", control
+// character, no name above 255 and no path above 4095 bytes; else IoErrc::outside_store. Symbolic links are the
+// implementation's to confine.
 Result<void> check_store_path(std::string_view path);
 
 }  // namespace backhaul

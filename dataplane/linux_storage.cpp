@@ -48,6 +48,7 @@ class LinuxStorage final : public Storage {
   Result<std::unique_ptr<File>> create(std::string_view path) override;
   Result<void> clone(std::string_view from, std::string_view to) override;
   Result<void> rename(std::string_view from, std::string_view to, bool replace) override;
+  Result<void> take_ownership(std::string_view path, std::string_view like) override;
   Result<void> remove(std::string_view path) override;
   Result<void> make_directory(std::string_view path) override;
   Result<void> remove_directory(std::string_view path) override;
@@ -171,6 +172,25 @@ Result<void> LinuxStorage::rename(std::string_view from, std::string_view to, bo
   BH_CHECK(sync_directory(to_directory, to));
   if (from_parent == to_parent) return {};
   return sync_directory(from_directory, from);
+}
+
+Result<void> LinuxStorage::take_ownership(std::string_view path, std::string_view like) {
+  BH_CHECK(check_store_path(path));
+  BH_CHECK(check_store_path(like));
+  const int from = open_at(std::string(like), O_PATH | O_CLOEXEC);
+  if (from < 0) return open_error(-from, "look at " + std::string(like));
+  const UniqueFd model(from);
+  struct stat status {};
+  if (::fstat(model.get(), &status) != 0) return Error::from_errno(errno, "look at " + std::string(like));
+  const int to = open_at(std::string(path), O_RDONLY | O_CLOEXEC);
+  if (to < 0) return open_error(-to, "open " + std::string(path));
+  const UniqueFd file(to);
+  // Only root may give files away; a refusal is no reason to fail the transfer.
+  if (::fchown(file.get(), status.st_uid, status.st_gid) != 0 && errno != EPERM)
+    return Error::from_errno(errno, "give " + std::string(path) + " its owner");
+  if (::fchmod(file.get(), status.st_mode & 07777) != 0 && errno != EPERM)
+    return Error::from_errno(errno, "give " + std::string(path) + " its permissions");
+  return {};
 }
 
 Result<void> LinuxStorage::remove(std::string_view path) {

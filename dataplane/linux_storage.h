@@ -1,5 +1,5 @@
-// The Linux side of the disk seam: files by O_DIRECT beside a buffered descriptor, queues by io_uring, paths confined by
-// openat2(RESOLVE_BENEATH). The only header whose implementation includes liburing and Linux headers.
+// The Linux side of the disk seam: files by O_DIRECT beside a buffered descriptor, queues by io_uring, paths confined
+// by openat2(RESOLVE_BENEATH). The only header whose implementation includes liburing and Linux headers.
 #pragma once
 
 #include <filesystem>

@@ -20,6 +20,8 @@ class FreshStaging : public Staging {
   Result<void> swap() override {
     BH_TRY(const auto kind, storage_.kind(paths_.staged));
     if (kind == Storage::Kind::none) return {};  // done before a crash
+    BH_TRY(const auto old, storage_.kind(paths_.disk));
+    if (old == Storage::Kind::file) BH_CHECK(storage_.take_ownership(paths_.staged, paths_.disk));
     return storage_.rename(paths_.staged, paths_.disk, true);
   }
   Result<void> give_back() override { return storage_.remove(paths_.staged); }
@@ -178,7 +180,7 @@ Result<std::unique_ptr<DigestIndex>> make_index(Storage& storage, const DiskPath
     auto index = open_digest_index(storage, paths.digests, size);
     if (index) {
       auto identity = (*index)->identity();
-      if (identity && *identity == old.identity && old.identity != FileIdentity{}) {
+      if (identity && *identity == old.identity && old.identity.changed_ns != 0) {
         index->reset();
         BH_CHECK(storage.rename(paths.digests, paths.index, true));
         BH_TRY(auto moved, open_digest_index(storage, paths.index, size));

@@ -11,6 +11,10 @@ namespace {
 // A user that was told to go away still completes its writes in flight; a device may take long over them.
 constexpr std::chrono::seconds kDrainTimeout{120};
 
+// File times of older kernels move in ticks of up to 10 ms. Whoever writes to the disk after `finish` must get a later
+// time than the one in the kept index, or the index would be believed.
+constexpr std::chrono::milliseconds kTimestampTick{20};
+
 std::string make_session_id(Random& random) {
   std::array<std::uint64_t, 2> raw{random.next(), random.next()};
   return to_hex(as_bytes(raw.data(), sizeof raw));
@@ -203,7 +207,9 @@ Result<FinishResult> TargetStore::finish(TargetSession& session, const FinishReq
   BH_CHECK(report("swap", 0));
   session.revoke(EngineErrc::session_fenced);  // no lane may join any more
   set_session(*slot, nullptr);
-  BH_CHECK(finish_staged_disk(storage_, paths, std::move(session.staged()), !result.root_digest.empty()));
+  const bool keep_index = !result.root_digest.empty();
+  BH_CHECK(finish_staged_disk(storage_, paths, std::move(session.staged()), keep_index));
+  if (keep_index) parts_.clock->sleep_for(kTimestampTick);
   return result;
 }
 

@@ -73,7 +73,7 @@ class VhdxDisk final : public Disk {
   std::mutex checkpoint_mutex_;  // taken before allocate_mutex_; guards these four, and orders checkpoints
   HeaderSlots headers_;
   LogWriter log_;
-  bool log_live_ = false;                       // the header names our log
+  bool log_live_ = false;                      // the header names our log
   std::vector<LogWriter::Page> logged_pages_;  // of the last entry, not yet durable in their place
 
   std::mutex allocate_mutex_;  // guards these two, and the file's growth
