@@ -50,7 +50,8 @@ Result<BlockTable> BlockTable::load(const View& view, const TableGeometry& geome
 Result<void> BlockTable::check_entry(const View& view, std::uint64_t index, std::uint64_t entry) const {
   const auto state = static_cast<BlockState>(entry & kBatStateMask);
   if ((entry & ~kBatOffsetMask & ~kBatStateMask) != 0) return bad_bat(view, index, "has reserved bits set");
-  if (!geometry_.block_of(index)) {
+  const auto block = geometry_.block_of(index);
+  if (!block) {
     // Sector bitmaps mean nothing without a parent; the entry is kept as it is.
     if (state == BlockState::not_present || state == BlockState::fully_present) return {};
     return bad_bat(view, index, "(a sector bitmap) has an unknown state");
@@ -66,13 +67,13 @@ Result<void> BlockTable::check_entry(const View& view, std::uint64_t index, std:
   }
   const auto offset = entry & kBatOffsetMask;
   if (offset < kHeaderSectionSize) return bad_bat(view, index, "lies in the header section");
-  if (offset > view.size() || geometry_.block_size > view.size() - offset)
+  if (offset > view.size() || geometry_.used_length(*block) > view.size() - offset)
     return make_error(VhdxErrc::truncated, fmt::format("{}: block table entry {} lies at {}, the file ends at {}",
                                                        view.file().name(), index, offset, view.size()));
   return {};
 }
 
-Result<void> BlockTable::check_overlap(const View& view, std::span<const ByteRange> occupied) const {
+Result<void> BlockTable::check_overlap(const View& view, std::span<const ByteRange> occupied) {
   // In MiB, which 32 bits hold for any file that passed check_entry(); 4 bytes for each present block, for the time of
   // an open.
   std::vector<std::uint32_t> places;
@@ -92,6 +93,7 @@ Result<void> BlockTable::check_overlap(const View& view, std::span<const ByteRan
                                                        view.file().name(), range.offset));
     end_of_last = range.end();
   }
+  loaded_end_ = end_of_last;
   return {};
 }
 

@@ -28,6 +28,11 @@ struct TableGeometry {
   std::uint64_t chunk_ratio() const noexcept { return kSectorsPerBitmapBlock * sector_size / block_size; }
   std::uint64_t block_count() const noexcept { return div_up(disk_size, block_size); }
   std::uint64_t index_of(std::uint64_t block) const noexcept { return block + block / chunk_ratio(); }
+  // Bytes of a block that belong to the disk: the last one may be short, and QEMU ends a fixed file with them.
+  std::uint64_t used_length(std::uint64_t block) const noexcept {
+    const auto left = disk_size - block * block_size;
+    return left < block_size ? left : block_size;
+  }
   // Entries up to that of the last payload block. REQUIRES: disk_size > 0.
   std::uint64_t entry_count() const noexcept { return index_of(block_count() - 1) + 1; }
   // The payload block of a table index, or nothing for a sector bitmap entry.
@@ -57,6 +62,8 @@ class BlockTable {
     if ((entry & kBatStateMask) != static_cast<std::uint64_t>(BlockState::fully_present)) return std::nullopt;
     return entry & kBatOffsetMask;
   }
+  // Where the last of the blocks that load() found ends, whole, in the file.
+  std::uint64_t loaded_end() const noexcept { return loaded_end_; }
   void set_place(std::uint64_t block, std::uint64_t file_offset) noexcept {
     entries_[block].store(make_entry(BlockState::fully_present, file_offset), std::memory_order_release);
   }
@@ -69,10 +76,11 @@ class BlockTable {
 
  private:
   Result<void> check_entry(const View& view, std::uint64_t index, std::uint64_t entry) const;
-  Result<void> check_overlap(const View& view, std::span<const ByteRange> occupied) const;
+  Result<void> check_overlap(const View& view, std::span<const ByteRange> occupied);
 
   TableGeometry geometry_;
   ByteRange region_;
+  std::uint64_t loaded_end_ = 0;
   std::unique_ptr<std::atomic<std::uint64_t>[]> entries_;  // payload blocks only
 };
 

@@ -30,7 +30,7 @@ Result<void> VhdxDisk::load() {
   const TableGeometry geometry{metadata_.disk_size, metadata_.block_size, metadata_.logical_sector_size};
   BH_TRY(table_, BlockTable::load(view, geometry, regions.bat, regions.all));
   BH_CHECK(check_changes_above(view));
-  next_place_ = align_up(file_->size(), kAlignment);
+  next_place_ = std::max(align_up(file_->size(), kAlignment), table_.loaded_end());
   log_ = LogWriter(headers_.current().log_offset, headers_.current().log_length, random_guid(random_));
   return {};
 }
@@ -49,10 +49,13 @@ Result<void> VhdxDisk::replay_log(View& view) {
 Result<void> VhdxDisk::check_changes_above(const View& view) const {
   if (view.changes().empty()) return {};
   std::vector<std::uint64_t> places;
+  bool in_blocks = false;
   for (std::uint64_t block = 0; block < table_.geometry().block_count(); ++block)
-    if (const auto place = table_.place(block)) places.push_back(*place);
+    if (const auto place = table_.place(block)) {
+      places.push_back(*place);
+      in_blocks = in_blocks || *place + table_.geometry().used_length(block) > file_->size();
+    }
   std::ranges::sort(places);
-  bool in_blocks = !places.empty() && places.back() + metadata_.block_size > file_->size();
   for (const auto& change : view.changes()) {
     const auto after = std::ranges::lower_bound(places, change.range.end());
     in_blocks = in_blocks || (after != places.begin() && *(after - 1) + metadata_.block_size > change.range.offset);

@@ -1,5 +1,5 @@
-// A sparse file in memory, with the two faults that matter to a format: operations that fail from the N-th on, and a
-// power loss that keeps any part of what was not synced.
+// A sparse file in memory that a test can look into and edit below the File, with operations that fail from the N-th
+// on. For power losses see tests/sim/.
 #pragma once
 
 #include <algorithm>
@@ -9,9 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <random>
 #include <string>
-#include <vector>
 
 #include "dataplane/io.h"
 
@@ -65,36 +63,9 @@ struct MemoryImage {
 // What outlives the File: shared with the test.
 struct MemoryStore {
   std::mutex mutex;
-  MemoryImage live, durable;
-  struct Change {
-    std::uint64_t offset = 0;
-    std::vector<std::byte> content;
-    bool is_resize = false;
-  };
-  std::vector<Change> unsynced;
+  MemoryImage live;
   std::int64_t changes_until_failure = -1;  // writes, resizes and syncs; -1: never
   std::int64_t changes_done = 0;
-
-  // The power is lost: each unsynced change survives as a whole, in part (512-byte sectors) or not at all.
-  void lose_power(std::uint64_t seed) {
-    std::mt19937_64 random(seed);
-    for (const auto& change : unsynced) {
-      if (change.is_resize) {
-        if (random() % 2 == 0) durable.resize(change.offset);
-        continue;
-      }
-      const auto fate = random() % 3;
-      for (std::size_t at = 0; at < change.content.size();) {
-        const auto count = std::min<std::size_t>(change.content.size() - at, 512 - (change.offset + at) % 512);
-        if (fate == 0 || (fate == 1 && random() % 2 == 0))
-          durable.write(change.offset + at, Bytes(change.content).subspan(at, count));
-        at += count;
-      }
-    }
-    unsynced.clear();
-    live = durable;
-    changes_until_failure = -1;
-  }
 };
 
 class MemoryFile final : public File {
@@ -120,7 +91,6 @@ class MemoryFile final : public File {
     const std::lock_guard lock(store_->mutex);
     BH_CHECK(count_change());
     store_->live.write(offset, from);
-    store_->unsynced.push_back({offset, {from.begin(), from.end()}});
     return {};
   }
   Result<void> zero_at(std::uint64_t offset, std::uint64_t length) override {
@@ -129,22 +99,17 @@ class MemoryFile final : public File {
     if (offset > store_->live.size || length > store_->live.size - offset)
       return make_error(std::make_error_code(std::errc::invalid_argument), "zeros past the end");
     store_->live.zero(offset, length);
-    if (length <= kMiB) store_->unsynced.push_back({offset, std::vector<std::byte>(length)});
     return {};
   }
   Result<void> resize(std::uint64_t size) override {
     const std::lock_guard lock(store_->mutex);
     BH_CHECK(count_change());
     store_->live.resize(size);
-    store_->unsynced.push_back({size, {}, true});
     return {};
   }
   Result<void> sync() override {
     const std::lock_guard lock(store_->mutex);
-    BH_CHECK(count_change());
-    if (!store_->unsynced.empty()) store_->durable = store_->live;
-    store_->unsynced.clear();
-    return {};
+    return count_change();
   }
   Result<std::optional<ByteRange>> next_data(std::uint64_t from) override {
     const std::lock_guard lock(store_->mutex);

@@ -51,7 +51,7 @@ TEST_F(VhdxDiskTest, the_first_mebibytes_of_a_new_disk_match_the_golden_vector) 
   random_ = testing::FixedRandom(42);
   create(100 * kMiB, 2 * kMiB);
   std::vector<std::byte> bytes(4 * kMiB);
-  store_->durable.read(0, bytes);
+  store_->live.read(0, bytes);
   EXPECT_EQ(load_at<std::uint32_t>(vhdx::kHeaderOffsets[0] + 4), 0x6DCF96A4U);
   EXPECT_EQ(load_at<std::uint32_t>(vhdx::kHeaderOffsets[1] + 4), 0xEF2A44CCU);
   EXPECT_EQ(load_at<std::uint32_t>(vhdx::kRegionTableOffsets[0] + 4), 0x1C142859U);
@@ -153,7 +153,6 @@ TEST_F(VhdxDiskTest, blocks_of_every_state_without_content_read_as_zeros_and_can
   set_bat(2, 2);
   set_bat(3, 3 | 5 * kMiB);
   store_->live.write(kPayloadAt + kMiB, pattern(4096, 9));
-  store_->durable = store_->live;
   auto disk = reopen(OpenMode::write);
   EXPECT_EQ(disk->map(0, 8 * kMiB).kind, Segment::Kind::zero);
   EXPECT_EQ(disk->map(0, 8 * kMiB).length, 8 * kMiB);
@@ -168,9 +167,24 @@ TEST_F(VhdxDiskTest, blocks_of_every_state_without_content_read_as_zeros_and_can
 TEST_F(VhdxDiskTest, new_blocks_start_after_everything_the_file_holds) {
   create(8 * kMiB)->close().value();
   store_->live.write(6 * kMiB + 5, pattern(10, 1));
-  store_->durable = store_->live;
   auto disk = reopen(OpenMode::write);
   EXPECT_EQ(disk->allocate(0, 1)->file_offset, 7 * kMiB);
+}
+
+TEST_F(VhdxDiskTest, a_last_block_may_end_with_the_disk_and_new_blocks_leave_room_for_its_rest) {
+  auto disk = create(9 * kMiB, 4 * kMiB);
+  const auto content = pattern(kMiB, 4);
+  write(*disk, 8 * kMiB, content);
+  ASSERT_TRUE(disk->close());
+  store_->live.resize(kPayloadAt + kMiB);
+  disk = reopen(OpenMode::write);
+  ASSERT_TRUE(disk);
+  EXPECT_EQ(read(*disk, 8 * kMiB, kMiB), content);
+  EXPECT_EQ(disk->allocate(0, 1)->file_offset, kPayloadAt + 4 * kMiB);
+  ASSERT_TRUE(disk->close());
+  EXPECT_EQ(read(*reopen(), 8 * kMiB, kMiB), content);
+  store_->live.resize(kPayloadAt + kMiB - 1);
+  EXPECT_EQ(open_error(), VhdxErrc::truncated);
 }
 
 TEST_F(VhdxDiskTest, opening_for_reading_or_without_a_change_leaves_the_file_alone) {
@@ -214,7 +228,7 @@ TEST_F(VhdxDiskTest, unknown_optional_regions_and_metadata_are_kept) {
   write(*disk, 0, pattern(kMiB, 1));
   ASSERT_TRUE(disk->close());
   std::vector<std::byte> region(kMiB);
-  store_->durable.read(4 * kMiB, region);
+  store_->live.read(4 * kMiB, region);
   EXPECT_EQ(region, pattern(kMiB, 5));
   EXPECT_EQ(reopen()->map(0, 1).file_offset, 5 * kMiB);
 }

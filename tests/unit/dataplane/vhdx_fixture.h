@@ -75,7 +75,7 @@ class VhdxTest : public ::testing::Test {
     return content;
   }
 
-  // Edits of the durable file, below any Disk.
+  // Edits of the file, below any Disk.
   template <class T>
   T load_at(std::uint64_t offset) {
     std::array<std::byte, sizeof(T)> bytes;
@@ -85,7 +85,6 @@ class VhdxTest : public ::testing::Test {
   template <class T>
   void store_at(std::uint64_t offset, const T& value) {
     store_->live.write(offset, as_bytes(&value, sizeof value));
-    store_->durable = store_->live;
   }
   void edit_headers(const std::function<void(vhdx::Header&)>& edit) {
     for (const auto offset : vhdx::kHeaderOffsets) {
@@ -102,7 +101,6 @@ class VhdxTest : public ::testing::Test {
     edit(entries);
     const auto table = vhdx::build_region_table(entries);
     for (const auto offset : vhdx::kRegionTableOffsets) store_->live.write(offset, table);
-    store_->durable = store_->live;
   }
   void set_bat(std::uint64_t index, std::uint64_t entry) { store_at(kBatAt + index * 8, entry); }
   std::uint64_t bat(std::uint64_t index) { return load_at<std::uint64_t>(kBatAt + index * 8); }
