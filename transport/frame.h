@@ -72,8 +72,8 @@ void encode_frame_header(const FrameHeader& header, std::span<std::byte, kFrameH
 // Errors: TransportErrc::bad_magic, bad_header_crc, bad_frame, payload_too_large; the cause names the field.
 Result<FrameHeader> decode_frame_header(std::span<const std::byte, kFrameHeaderSize> from);
 
-// Checks offset and length of a data frame against the disk: inside it; `data` and `zero` in whole blocks inside one extent (zero may
-// span whole extents), claim/digests/extent_end/extent_done in whole extents; only the disk's tail may be short.
+// Checks offset and length of a data frame against the disk: inside it; `data` and `zero` in whole blocks inside one extent; zero runs,
+// claim, digests, extent_end and extent_done in whole extents; only the disk's tail may be short.
 Result<void> check_frame_range(const FrameHeader& header, std::uint64_t disk_size_bytes);
 
 // Error: TransportErrc::bad_payload_crc.

@@ -27,10 +27,15 @@ using SslCtxPtr = std::unique_ptr<SSL_CTX, OpensslFree<SSL_CTX_free>>;
 using X509Ptr = std::unique_ptr<X509, OpensslFree<X509_free>>;
 using KeyPtr = std::unique_ptr<EVP_PKEY, OpensslFree<EVP_PKEY_free>>;
 
+// Records that one key encrypts. AES-GCM is safe for 2^24.5 of full size (RFC 8446, section 5.5); a disk can be larger
+// than those 362 GiB.
+inline constexpr std::uint64_t kRecordsPerKey = 1ULL << 23;
+
 struct TlsContext::Impl {
   TlsRole role;
   SslCtxPtr context;
   std::vector<std::string> warnings;
+  std::uint64_t records_per_key = kRecordsPerKey;  // tests lower it
 };
 
 // The newest entry of this thread's OpenSSL error queue as text, and the queue emptied.

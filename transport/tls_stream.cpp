@@ -55,7 +55,11 @@ struct CipherBuffer {
 class OpensslStream final : public TlsStream {
  public:
   OpensslStream(TlsContext& context, UniqueFd socket, std::string peer)
-      : socket_(std::move(socket)), peer_(std::move(peer)), in_(kCoalesceSize), out_(kOutCapacity) {
+      : socket_(std::move(socket)),
+        peer_(std::move(peer)),
+        records_per_key_(context.impl().records_per_key),
+        in_(kCoalesceSize),
+        out_(kOutCapacity) {
     ssl_.reset(SSL_new(context.impl().context.get()));
     BIO* bio = BIO_new(method());
     BIO_set_data(bio, this);
@@ -96,6 +100,8 @@ class OpensslStream final : public TlsStream {
 
   UniqueFd socket_;
   std::string peer_, peer_name_, alpn_, wanted_alpn_;
+  std::uint64_t records_per_key_;
+  std::uint64_t records_ = 0;  // written with the present key
   CipherBuffer in_, out_;
   SslPtr ssl_;
   std::uint64_t sent_ = 0, received_ = 0;
@@ -293,6 +299,7 @@ Result<std::size_t> OpensslStream::write_some(Bytes from) {
     // A record always fits, so OpenSSL never keeps a half-taken one that would bind us to offer the same bytes again.
     std::size_t taken = 0;
     ERR_clear_error();
+    if (++records_ > records_per_key_ && SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_NOT_REQUESTED) == 1) records_ = 1;
     if (SSL_write_ex(ssl_.get(), from.data() + total, std::min(from.size() - total, kRecordPayload), &taken) != 1)
       return remember(failure(SSL_get_error(ssl_.get(), 0)));
     total += taken;

@@ -322,8 +322,16 @@ TEST(FrameTest, checks_ranges_against_the_disk) {
   EXPECT_FALSE(ok(FrameType::data, ~0ULL, 1));
 
   EXPECT_TRUE(ok(FrameType::zero, kBlockSize, kExtentSize - kBlockSize));
-  EXPECT_TRUE(ok(FrameType::zero, 0, kSize));
-  EXPECT_FALSE(ok(FrameType::zero, kBlockSize, kExtentSize)) << "crosses an extent and is not whole ones";
+  EXPECT_FALSE(ok(FrameType::zero, kBlockSize, kExtentSize)) << "crosses an extent";
+  EXPECT_FALSE(ok(FrameType::zero, 0, kSize)) << "crosses extents without the zero run flag";
+  const auto zero_run_ok = [](std::uint64_t offset, std::uint64_t length) {
+    const FrameHeader run{.type = FrameType::zero, .flags = kFrameZeroRun, .offset = offset, .length = length};
+    return check_frame_range(run, kSize).has_value();
+  };
+  EXPECT_TRUE(zero_run_ok(0, kSize));
+  EXPECT_TRUE(zero_run_ok(kExtentSize, kExtentSize));
+  EXPECT_FALSE(zero_run_ok(0, kBlockSize)) << "a run is of whole extents";
+  EXPECT_FALSE(zero_run_ok(kBlockSize, kExtentSize));
 
   for (auto type : {FrameType::claim, FrameType::digests, FrameType::extent_end, FrameType::extent_done}) {
     EXPECT_TRUE(ok(type, kExtentSize, kExtentSize));

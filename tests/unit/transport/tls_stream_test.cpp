@@ -8,6 +8,7 @@
 #include <random>
 #include <thread>
 
+#include "transport/tls_internal.h"
 #include "transport/transport_error.h"
 #include "unit/transport/tls_fixture.h"
 
@@ -104,6 +105,29 @@ TEST_F(TlsStreamTest, moves_64_mib_both_ways_at_once) {
   ASSERT_TRUE(theirs) << theirs.error().to_string();
   EXPECT_TRUE(at_server == up);
   EXPECT_TRUE(at_client == down);
+}
+
+TEST_F(TlsStreamTest, changes_its_key_on_the_way) {
+  auto client_context = *TlsContext::load(TlsRole::client, client());
+  auto server_context = *TlsContext::load(TlsRole::server, server());
+  const auto wire_bytes = [&](std::uint64_t records_per_key) {
+    client_context->impl().records_per_key = records_per_key;
+    Listener listener;
+    auto accepted =
+        std::async(std::launch::async, [&] { return tls_accept(*server_context, listener.accept(), seconds(10)); });
+    auto c = tls_connect(*client_context, {"127.0.0.1", listener.port()}, kAlpnBackhaul, seconds(10));
+    auto s = accepted.get();
+    EXPECT_TRUE(c && s);
+    const auto handshake = (*c)->wire_bytes_sent();
+    const auto sent = random_bytes(128 * kKiB, 4);
+    std::vector<std::byte> got(sent.size());
+    EXPECT_TRUE(write_all(**c, sent));
+    EXPECT_TRUE(read_all(**s, got));
+    EXPECT_TRUE(got == sent);
+    return (*c)->wire_bytes_sent() - handshake;
+  };
+  // A key update is a record of 5 + 5 + 1 + 16 bytes; eight records of data have room for three of them.
+  EXPECT_EQ(wire_bytes(2), wire_bytes(1000) + 3 * 27);
 }
 
 }  // namespace
