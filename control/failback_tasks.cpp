@@ -130,7 +130,8 @@ Result<Step> wait_for_complete(JobContext& c) {
     return Step::repeat();
   }
   const auto age = std::chrono::seconds(c.now_unix_s() - c.job.round.point_unix_s);
-  if ((age >= c.pace.delta_interval || c.job.next_delta_bytes > c.pace.delta_bytes) && now >= c.live.retry_round_at) {
+  if ((age >= c.pace.delta_interval || (age >= c.pace.delta_least && c.job.next_delta_bytes > c.pace.delta_bytes)) &&
+      now >= c.live.retry_round_at) {
     auto started = run_round(c, {DataSync::for_down_time, false, false});
     if (!started && started.error() == make_error_code(BaseErrc::cancelled)) return started.error();
     if (!started) {

@@ -33,7 +33,7 @@ struct World {
 struct Pace {
   std::chrono::milliseconds poll{200};  // of running transfers
   std::chrono::seconds look{5};         // while a job waits: next delta's size, projected downtime
-  std::chrono::seconds delta_interval{60};
+  std::chrono::seconds delta_interval{60}, delta_least{5};
   std::uint64_t delta_bytes = kGiB;  // a next delta above this starts at once
   std::chrono::seconds retry_first{10}, retry_last{600};
   std::uint32_t attempts = 5;  // of a task, when its error can pass

@@ -193,6 +193,13 @@ Result<void> restart_failed(Transaction& transaction, std::string_view id, std::
                         fmt::format("job {}: item {} is held by job {}", job->id, item->id, item->current_job));
     set_state(*item, running_state(job->kind));
   }
+  // A plan restarts those of its items that failed and that nobody else has taken over.
+  for (const auto& child_id : job->children) {
+    BH_TRY(const Job* child, transaction.job(child_id));
+    if (child->state != JobState::failed) continue;
+    BH_TRY(const Item* item, transaction.item(child->item));
+    if (item->current_job == child_id) BH_CHECK(restart_failed(transaction, child_id, now_unix_s));
+  }
   enter_task(*job, now_unix_s);
   return {};
 }

@@ -197,7 +197,8 @@ Result<std::uint64_t> take_epoch(JobContext& c) {
 }
 
 Result<void> swap_disks(JobContext& c) {
-  for (const auto& disk : c.job.source.disks) {
+  const auto disks = c.job.source.disks;  // a copy: once() reads the job anew
+  for (const auto& disk : disks) {
     const auto swap = [&]() -> Result<boost::json::value> {
       BH_CHECK(c.world.data_plane.swap_disk(c.target_disk(disk.name), c.item.epoch));
       return boost::json::value(nullptr);
@@ -208,7 +209,8 @@ Result<void> swap_disks(JobContext& c) {
 }
 
 Result<void> release_old_disks(JobContext& c) {
-  for (const auto& disk : c.job.source.disks) {
+  const auto disks = c.job.source.disks;  // a copy: once() reads the job anew
+  for (const auto& disk : disks) {
     const auto release = [&]() -> Result<boost::json::value> {
       BH_CHECK(c.world.data_plane.release_old(c.target_disk(disk.name), c.item.epoch));
       return boost::json::value(nullptr);

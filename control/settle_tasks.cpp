@@ -55,7 +55,8 @@ Result<Step> give_back_disks(JobContext& c) {
   BH_CHECK(stop_transfers(c));
   BH_CHECK(abandon_round(c));
   if (c.job.target_touched) {
-    for (const auto& disk : c.job.source.disks) {
+    const auto disks = c.job.source.disks;  // a copy: once() reads the job anew
+    for (const auto& disk : disks) {
       const auto give_back = [&]() -> Result<boost::json::value> {
         BH_CHECK(c.world.data_plane.give_back(c.target_disk(disk.name), c.item.epoch));
         return kDone;
