@@ -48,6 +48,12 @@ class AsioTlsServer final : public TlsServer {
     if (!code) acceptor_.listen(tcp::acceptor::max_listen_connections, code);
     if (code) return from_asio(code, what);
     port_ = acceptor_.local_endpoint(code).port();
+    // From here a signal is kept for run(): whoever is told that we listen may already send one.
+    signals_.add(SIGINT, code);
+    signals_.add(SIGTERM, code);
+    signals_.async_wait([this](const boost::system::error_code& failed, int) {
+      if (!failed) io_.stop();
+    });
     return {};
   }
 
@@ -58,11 +64,6 @@ class AsioTlsServer final : public TlsServer {
 
   void run(std::atomic<bool>& stopping) override {
     boost::system::error_code code;
-    signals_.add(SIGINT, code);
-    signals_.add(SIGTERM, code);
-    signals_.async_wait([this](const boost::system::error_code& failed, int) {
-      if (!failed) io_.stop();
-    });
     accept();
     io_.run();
     stopping.store(true);
