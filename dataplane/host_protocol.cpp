@@ -122,6 +122,9 @@ Result<void> HostProtocol::serve_lane(ControlChannel& channel, const boost::json
     TargetLane lane(**session, channel.stream(), *queue, *hasher, clock);
     auto result = run_lane(lane, *queue, clock, stop_);
     if (!result) {
+      // An agent that stops is to its peers a link that went away: they try again, and find it restarted.
+      if (stop_.load() && result.error() == make_error_code(BaseErrc::cancelled))
+        result = make_error(TransportErrc::lost, "the host agent is stopping");
       if (!is_link_error(result.error())) {
         spdlog::warn("{}: lane {}: {}", request.session, request.lane, result.error().to_string());
         lane.send_error(result.error(), kSendTimeout);
@@ -139,7 +142,7 @@ Result<void> HostProtocol::serve_lane(ControlChannel& channel, const boost::json
 }
 
 Result<void> HostProtocol::serve_cancel(ControlChannel& channel, const boost::json::object& body) {
-  BH_TRY(const auto disk, text_field(body, "disk", 4096));
+  BH_TRY(const auto disk, text_field(body, "disk", kMaxDiskNameLength));
   BH_TRY(const bool had_session, store_.cancel(disk));
   spdlog::info("disk {}: cancelled by {}: {}", disk, channel.stream().peer_name(),
                had_session ? "the old disk is back" : "there was nothing to undo");

@@ -74,7 +74,7 @@ json::object to_json(const OpenRequest& request) {
 
 Result<OpenRequest> open_request_from_json(const json::object& body) {
   OpenRequest request;
-  BH_TRY(request.disk, text_field(body, "disk", 4096));
+  BH_TRY(request.disk, text_field(body, "disk", kMaxDiskNameLength));
   BH_TRY(request.size, number_field(body, "size"));
   BH_TRY(request.sync, word_field(body, "sync", parse_sync_mode));
   BH_TRY(request.verify, word_field(body, "verify", parse_verify_mode));

@@ -29,6 +29,9 @@ Result<FinishRequest> finish_from_json(const boost::json::object& body);
 boost::json::object to_json(const FinishResult& result);
 Result<FinishResult> finished_from_json(const boost::json::object& body);
 
+// Bytes of a disk's name; the store's own limit, so that a longer name gets a clear error before it is sent.
+inline constexpr std::size_t kMaxDiskNameLength = 4096;
+
 // One field of a message.
 Result<std::uint64_t> number_field(const boost::json::object& body, std::string_view name);
 Result<std::string> text_field(const boost::json::object& body, std::string_view name, std::size_t max_size);

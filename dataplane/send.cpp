@@ -21,6 +21,17 @@ constexpr std::chrono::seconds kSendTimeout{30};
 // Padding that a target of another format may ask for, smallest first.
 constexpr std::uint64_t kSectorSizes[] = {512, 4096};
 
+// Handshakes in a row that look wrong before we believe it.
+constexpr unsigned kDoubtfulHandshakes = 2;
+
+// A bit that flips in the clear part of a handshake makes a good peer look like one of another kind; a peer that is of
+// another kind looks the same again.
+bool may_be_damaged_handshake(const Error& error) {
+  return error == make_error_code(TransportErrc::tls_handshake) ||
+         error == make_error_code(TransportErrc::tls_protocol_version) ||
+         error == make_error_code(TransportErrc::alpn_mismatch);
+}
+
 Result<std::unique_ptr<ControlChannel>> dial(const TargetUrl& target, TlsContext& tls, Hello& hello) {
   BH_TRY(auto stream, tls_connect(tls, target.endpoint, kAlpnBackhaul, kConnectTimeout));
   auto channel = std::make_unique<ControlChannel>(std::move(stream));
@@ -45,16 +56,21 @@ class Sender {
     source_size_ = disk_->size();
     Backoff backoff(request_.retry, *parts_.random);
     std::uint64_t done_before = 0;
+    unsigned doubtful_handshakes = 0;
     while (true) {
       auto result = attempt();
       if (result) return result;
       const auto& error = result.error();
       if (stopped()) return make_error(BaseErrc::cancelled, "stopped; the transfer can be resumed or cancelled");
-      if (error.retry() != Retry::later) return result;
+      const bool doubtful = may_be_damaged_handshake(error) && doubtful_handshakes++ < kDoubtfulHandshakes;
+      if (error.retry() != Retry::later && !doubtful) return result;
       if (error == make_error_code(EngineErrc::session_incomplete) || error.symbol() == "session.incomplete")
         session_.reset();
       const auto done = session_ ? session_->counters().bytes_done.load() : 0;
-      if (done > done_before) backoff.progress();
+      if (done > done_before) {
+        backoff.progress();
+        doubtful_handshakes = 0;
+      }
       done_before = done;
       Clock::Duration delay{};
       if (!backoff.next(delay)) return result;
@@ -323,6 +339,9 @@ Result<TargetUrl> parse_target_url(std::string_view url) {
   auto authority = rest.substr(0, slash);
   TargetUrl target;
   target.disk = std::string(rest.substr(slash + 1));
+  if (target.disk.size() > kMaxDiskNameLength)
+    return make_error(EngineErrc::bad_disk_name, "a name of " + std::to_string(target.disk.size()) + " bytes; " +
+                                                     std::to_string(kMaxDiskNameLength) + " are allowed");
   const auto colon = authority.rfind(':');
   if (colon == std::string_view::npos) return bad("no port");
   auto host = authority.substr(0, colon);
