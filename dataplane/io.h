@@ -124,7 +124,7 @@ class Storage {
  public:
   virtual ~Storage() = default;
 
-  enum class Kind { none, file, directory, block_device, other };
+  enum class Kind { none, file, directory, block_device, other };  // a symbolic link inside the root is `other`
   virtual Result<Kind> kind(std::string_view path) = 0;
   virtual Result<std::unique_ptr<File>> open(std::string_view path, OpenMode mode) = 0;
   // A new file of size 0, mode 0600. io.exists when there is one.

@@ -98,6 +98,10 @@ Result<Storage::Kind> LinuxStorage::kind(std::string_view path) {
   if (fd.get() < 0) return open_error(-fd.get(), "look at " + name);
   struct stat status {};
   if (::fstat(fd.get(), &status) != 0) return Error::from_errno(errno, "look at " + name);
+  // A link that stays inside is followed by open(), but a rename or a removal would hit the link: so it is no disk.
+  struct stat itself {};
+  const UniqueFd unfollowed(open_at(name, O_PATH | O_CLOEXEC | O_NOFOLLOW));
+  if (unfollowed.get() < 0 || ::fstat(unfollowed.get(), &itself) != 0 || S_ISLNK(itself.st_mode)) return Kind::other;
   if (S_ISREG(status.st_mode)) return Kind::file;
   if (S_ISDIR(status.st_mode)) return Kind::directory;
   if (S_ISBLK(status.st_mode)) return Kind::block_device;

@@ -114,7 +114,7 @@ Result<OldDisk> inspect_old_disk(Storage& storage, Random& random, const DiskPat
   BH_TRY(const auto kind, storage.kind(paths.disk));
   if (kind == Storage::Kind::none) return old;
   if (kind != Storage::Kind::file && kind != Storage::Kind::block_device)
-    return make_error(IoErrc::not_a_disk, paths.disk + " is no file and no block device");
+    return make_error(IoErrc::not_a_disk, paths.disk + " is no file and no block device (links are not followed)");
   old.exists = true;
   old.block_device = kind == Storage::Kind::block_device;
   BH_TRY(auto file, storage.open(paths.disk, OpenMode::read));
@@ -170,6 +170,18 @@ Result<Plan> plan_staging(const OldDisk& old, const OpenRequest& request) {
   plan.format = old.format;
   plan.staging = request.staging == StagingChoice::undo ? StagingKind::undo : StagingKind::clone;
   return plan;
+}
+
+// One disk has one name: two names that lead through links to one disk would be two sessions that know nothing of each
+// other.
+Result<void> check_parents(Storage& storage, const DiskPaths& paths) {
+  for (auto end = paths.disk.find('/'); end != std::string::npos; end = paths.disk.find('/', end + 1)) {
+    const auto parent = paths.disk.substr(0, end);
+    BH_TRY(const auto kind, storage.kind(parent));
+    if (kind != Storage::Kind::none && kind != Storage::Kind::directory)
+      return make_error(IoErrc::not_a_disk, paths.disk + ": " + parent + " is no directory (links are not followed)");
+  }
+  return {};
 }
 
 // The kept index of the old disk if it still describes it, else a new one.
@@ -356,6 +368,7 @@ std::unique_ptr<Staging> make_staging(StagingKind kind, Storage& storage, const 
 
 Result<StagedDisk> open_staged_disk(Storage& storage, Random& random, const DiskPaths& paths,
                                     const OpenRequest& request, std::uint64_t epoch) {
+  BH_CHECK(check_parents(storage, paths));
   std::string action;
   BH_TRY(auto journal, open_leftover(storage, paths, action));
   if (journal) return resume(storage, random, paths, request, std::move(journal), epoch);
@@ -397,6 +410,7 @@ Result<void> finish_staged_disk(Storage& storage, const DiskPaths& paths, Staged
 }
 
 Result<bool> give_back_old_disk(Storage& storage, const DiskPaths& paths) {
+  BH_CHECK(check_parents(storage, paths));
   std::string action;
   BH_TRY(auto journal, open_leftover(storage, paths, action));
   if (!journal) return !action.empty() && action != "finished";
@@ -416,10 +430,11 @@ Result<void> recover_directory(Storage& storage, const std::string& directory, i
   const auto prefix = directory.empty() ? std::string() : directory + "/";
   for (const auto& name : names) {
     const auto path = prefix + name;
-    BH_TRY(const auto kind, storage.kind(path));
-    if (kind != Storage::Kind::directory) continue;
+    // What an operator put there and we cannot look at (a link that leads out, lost+found) is none of our sessions.
+    const auto kind = storage.kind(path);
+    if (!kind || *kind != Storage::Kind::directory) continue;
     if (name.front() != '.') {
-      BH_CHECK(recover_directory(storage, path, depth + 1, found));
+      (void)recover_directory(storage, path, depth + 1, found);
       continue;
     }
     if (name.size() <= kSessionSuffix.size() + 1 || !name.ends_with(kSessionSuffix)) continue;

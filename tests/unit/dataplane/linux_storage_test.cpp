@@ -101,6 +101,7 @@ TEST_F(LinuxStorage, LinksThatLeaveTheStoreAreRefusedAndOthersFollowed) {
   EXPECT_TRUE(fs::exists(root().parent_path() / "secret"));
   EXPECT_FALSE(fs::exists(root().parent_path() / "new"));
 
+  EXPECT_EQ(*storage().kind("directory/link"), Storage::Kind::other) << "a rename would move the link, not the file";
   auto followed = storage().open("directory/link", OpenMode::read);
   ASSERT_TRUE(followed) << followed.error().to_string();
   EXPECT_EQ((*followed)->size(), 6U);
