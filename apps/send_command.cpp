@@ -64,7 +64,9 @@ Result<SendRequest> make_request(const SendOptions& options) {
     return bad_option("lanes", std::to_string(options.lanes), "1 to 16");
   request.lanes = options.lanes;
   if (!options.limit.empty()) {
-    BH_TRY(request.limit_bytes_per_s, parse_bytes(options.limit));
+    const auto limit = parse_bytes(options.limit);
+    if (!limit) return bad_option("limit", options.limit, "bytes per second, with a suffix K, M, G or T if wanted");
+    request.limit_bytes_per_s = *limit;
   }
   if (!options.changed.empty()) {
     BH_TRY(request.changed, read_changed(options.changed));

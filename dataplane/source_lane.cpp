@@ -15,6 +15,8 @@ namespace {
 constexpr int kFramesPerStep = 64;
 // Buffers that reads leave free for compressed payloads.
 constexpr std::size_t kReservedBuffers = 2;
+// Buffers in use at once under a rate limit: what was read is sent, so reads that run ahead would break the limit.
+constexpr std::size_t kLimitedBuffers = 3;
 
 }  // namespace
 
@@ -307,6 +309,8 @@ Result<bool> SourceLane::issue_extent_reads(std::uint64_t extent, Open& open) {
       open.read_at = data;
       continue;
     }
+    const bool limited = options_.limit != nullptr && !options_.limit->unlimited();
+    if (limited && pool_.free_count() + kLimitedBuffers <= kLaneBuffers) return false;
     if (pool_.free_count() <= kReservedBuffers || queue_.in_flight() + 2 > queue_.capacity()) return false;
     const auto at = open.read_at;
     const auto until = std::min({listed_end, at - at % kChunkSize + kChunkSize, align_up(run->end(), kBlockSize)});
