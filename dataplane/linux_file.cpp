@@ -41,6 +41,12 @@ Error LinuxFile::failed(int number, const char* action, std::uint64_t offset) co
   return Error::from_errno(number, std::string(action) + " " + name_ + " at " + std::to_string(offset));
 }
 
+LinuxFile::LinuxFile()
+    : id_([] {
+        static std::atomic<std::uint64_t> last{0};
+        return ++last;
+      }()) {}
+
 Result<std::unique_ptr<LinuxFile>> LinuxFile::open(std::string name, OpenMode mode, const Opener& opener) {
   // The kind first, without opening: opening a FIFO would block, and opening a character device may act on it.
   const UniqueFd path(opener(O_PATH | O_CLOEXEC));

@@ -46,6 +46,7 @@ class LinuxFile final : public File {
   void drop_cache(std::uint64_t offset, std::uint64_t length) noexcept override;
   Result<FileIdentity> identity() override;
 
+  std::uint64_t id() const noexcept { return id_; }  // unique in this process, never 0
   int buffered_fd() const noexcept { return buffered_.get(); }
   int direct_fd() const noexcept { return direct_.get(); }  // -1: none
 
@@ -55,12 +56,13 @@ class LinuxFile final : public File {
   void remember_failed_sync(int number) noexcept { failed_sync_.store(number); }
 
  private:
-  LinuxFile() = default;
+  LinuxFile();
   Result<void> open_direct(OpenMode mode, const struct stat& status, const Opener& opener);
   Result<void> write_zeros(std::uint64_t offset, std::uint64_t length);
   Result<void> zero_device(std::uint64_t offset, std::uint64_t length);
   Error failed(int number, const char* action, std::uint64_t offset) const;
 
+  const std::uint64_t id_;
   std::string name_;
   UniqueFd buffered_, direct_;
   std::atomic<std::uint64_t> size_{0};

@@ -19,6 +19,8 @@ struct IoQueueOptions {
   unsigned depth = 64;  // requests in flight at most
 };
 // Error: IoErrc::uring_unavailable with what the kernel said and how to allow it.
+// Files that the queue worked on are registered with it and stay open in the kernel until it is destroyed: destroy it
+// before a file system is unmounted or a block device is opened again for writing.
 Result<std::unique_ptr<IoQueue>> make_uring_queue(const IoQueueOptions& options = {});
 
 }  // namespace backhaul

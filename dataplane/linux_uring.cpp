@@ -111,4 +111,17 @@ int Uring::buffer_index(const std::byte* data, std::size_t length) const noexcep
   return -1;
 }
 
+int Uring::file_index(std::uint64_t key, int fd) noexcept {
+  for (unsigned i = 0; i < kMaxFiles; ++i)
+    if (file_keys_[i] == key) return static_cast<int>(i);
+  if (files_ == Files::untried)
+    files_ = io_uring_register_files_sparse(&ring_, kMaxFiles) < 0 ? Files::unavailable : Files::ready;
+  if (files_ != Files::ready) return -1;
+  const unsigned slot = next_file_++ % kMaxFiles;
+  file_keys_[slot] = 0;
+  if (io_uring_register_files_update(&ring_, slot, &fd, 1) != 1) return -1;
+  file_keys_[slot] = key;
+  return static_cast<int>(slot);
+}
+
 }  // namespace backhaul

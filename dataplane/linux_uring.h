@@ -4,6 +4,7 @@
 
 #include <liburing.h>
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -30,6 +31,13 @@ class Uring {
   // The index of the registered buffer that holds all of [data, data + length), or -1.
   int buffer_index(const std::byte* data, std::size_t length) const noexcept;
 
+  // The index of descriptor `fd` in the ring's table of registered files (entered at first use), or -1 where there is
+  // none. `key` is never used for another descriptor, so that a reused number is not taken for the old file. The ring
+  // holds a registered file open until it ends, or until kMaxFiles others have come: a queue must end before whoever
+  // needs the file closed goes on (docs of make_uring_queue).
+  static constexpr unsigned kMaxFiles = 8;
+  int file_index(std::uint64_t key, int fd) noexcept;
+
  private:
   bool register_part(MutableBytes part);
 
@@ -39,6 +47,10 @@ class Uring {
   enum class Buffers { untried, ready, unavailable };
   Buffers buffers_ = Buffers::untried;
   std::vector<MutableBytes> registered_;
+  enum class Files { untried, ready, unavailable };
+  Files files_ = Files::untried;
+  std::array<std::uint64_t, kMaxFiles> file_keys_{};  // 0: empty
+  unsigned next_file_ = 0;
 };
 
 }  // namespace backhaul

@@ -157,10 +157,17 @@ io_uring_sqe* UringQueue::take_sqe() noexcept {
 void UringQueue::submit_next(unsigned slot) {
   Request& request = requests_[slot];
   io_uring_sqe* sqe = take_sqe();
-  if (request.kind == Kind::sync)
+  if (request.kind == Kind::sync) {
     io_uring_prep_fsync(sqe, request.file->buffered_fd(), IORING_FSYNC_DATASYNC);
-  else
+    request.direct = false;
+  } else {
     prepare_part(sqe, request);
+  }
+  const std::uint64_t key = request.file->id() * 2 + (request.direct ? 1 : 0);
+  if (const int index = uring_.file_index(key, sqe->fd); index >= 0) {
+    sqe->fd = index;
+    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+  }
   io_uring_sqe_set_data64(sqe, slot);
 }
 

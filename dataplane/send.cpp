@@ -18,6 +18,9 @@ namespace {
 constexpr std::chrono::milliseconds kTick{200};
 constexpr std::chrono::seconds kSendTimeout{30};
 
+// Retries of a connection that never worked: about a second.
+constexpr std::uint32_t kFirstAttempts = 3;
+
 // Padding that a target of another format may ask for, smallest first.
 constexpr std::uint64_t kSectorSizes[] = {512, 4096};
 
@@ -74,6 +77,8 @@ class Sender {
       done_before = done;
       Clock::Duration delay{};
       if (!backoff.next(delay)) return result;
+      // Nothing was ever reached: more likely a wrong address than a passing fault.
+      if (!opened_once_ && error.symbol().starts_with("link.") && backoff.attempts() > kFirstAttempts) return result;
       ++retries_;
       report("retry", 0, 0, error.to_string());
       pause(delay);
@@ -144,6 +149,7 @@ class Sender {
     BH_TRY(const auto answer, control->expect(FrameType::opened, kAnswerTimeout));
     BH_TRY(opened_, opened_from_json(answer.body));
     epoch_ = opened_.epoch;
+    opened_once_ = true;
     BH_CHECK(prepare_session());
     BH_CHECK(run_lanes(*control, hello.zstd));
     auto result = finish(*control);
@@ -271,8 +277,8 @@ class Sender {
     double fraction = 0;
     if (const auto* value = body.if_contains("fraction"); value != nullptr && value->is_number())
       fraction = value->to_number<double>();
-    report(*step, static_cast<std::uint64_t>(std::clamp(fraction, 0.0, 1.0) * static_cast<double>(disk_->size())),
-           disk_->size());
+    const auto total = *step == "verify" && request_.verify == VerifyMode::full ? disk_->size() : 0;
+    report(*step, static_cast<std::uint64_t>(std::clamp(fraction, 0.0, 1.0) * static_cast<double>(total)), total);
   }
 
   Result<std::string> source_root() {
@@ -281,10 +287,6 @@ class Sender {
     // Only changed extents were read so far; a full verification reads the rest too.
     ScanOptions options;
     options.stop = request_.stop;
-    options.progress = [&](std::uint64_t bytes) -> Result<void> {
-      (void)bytes;
-      return {};
-    };
     BH_TRY(const auto root, scan_disk(*disk_, parts_, options));
     return to_hex(root);
   }
@@ -323,6 +325,7 @@ class Sender {
   OpenedSession opened_;
   std::atomic<std::uint64_t> wire_bytes_{0};
   std::uint32_t retries_ = 0;
+  bool opened_once_ = false;
 };
 
 }  // namespace
