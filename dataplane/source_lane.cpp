@@ -69,6 +69,7 @@ Result<LaneStatus> SourceLane::step(std::span<const Completion> completions) {
     lane_end_sent_ = true;
   }
   BH_TRY(const bool out, writer_.pump());
+  gauge_.pushed(clock_.now(), stream_.wire_bytes_sent(), !out);
   for (const auto token : writer_.take_released()) {
     release(static_cast<std::uint32_t>(token));
     progressed = true;
@@ -461,7 +462,7 @@ void SourceLane::send_run(std::uint32_t buffer, std::uint64_t offset, Bytes cont
   auto header = make_header(FrameType::data, offset, content.size());
   session_.counters().payload_bytes += content.size();
   if (const auto spare = pool_.take()) {
-    const auto size = compressor_.compress(content, pool_.at(*spare));
+    const auto size = compress(content, *spare);
     if (size > 0) {
       header.flags = kFrameZstd;
       header.raw_size = static_cast<std::uint32_t>(content.size());
@@ -475,6 +476,17 @@ void SourceLane::send_run(std::uint32_t buffer, std::uint64_t offset, Bytes cont
   ++chunks_[buffer].uses;
   writer_.push(header, content, buffer);
   charge(content.size() + kFrameHeaderSize);
+}
+
+// Into the spare buffer; 0 when the raw content should be sent. `auto` compresses only while the link is what binds.
+std::size_t SourceLane::compress(Bytes content, std::uint32_t spare) {
+  if (options_.compress == CompressMode::off) return 0;
+  const auto limit = options_.limit != nullptr ? options_.limit->bytes_per_s() : 0;
+  if (options_.compress == CompressMode::automatic && !gauge_.compression_pays(limit)) return 0;
+  const auto started = clock_.now();
+  const auto size = compressor_.compress(content, pool_.at(spare));
+  if (size > 0) gauge_.compressed(content.size(), size, clock_.now() - started);
+  return size;
 }
 
 void SourceLane::send_zero(std::uint64_t offset, std::uint64_t length) {

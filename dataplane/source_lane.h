@@ -15,6 +15,7 @@
 #include "dataplane/source_session.h"
 #include "transport/compress.h"
 #include "transport/frame_io.h"
+#include "transport/link_gauge.h"
 #include "transport/rate_limit.h"
 
 namespace backhaul {
@@ -86,6 +87,7 @@ class SourceLane final : public Lane {
   void send_zero(std::uint64_t offset, std::uint64_t length);
   void end_if_complete(std::uint64_t extent, Open& open);
   void release(std::uint32_t buffer);
+  std::size_t compress(Bytes content, std::uint32_t spare);
   void charge(std::uint64_t bytes);
   FrameHeader make_header(FrameType type, std::uint64_t offset, std::uint64_t length) const;
   std::uint64_t extent_length(std::uint64_t extent) const noexcept;
@@ -103,6 +105,7 @@ class SourceLane final : public Lane {
   FrameWriter writer_;
   BufferPool pool_;
   Compressor compressor_;
+  LinkGauge gauge_;
   std::vector<std::byte> incoming_;
   std::vector<Chunk> chunks_;  // by buffer
   std::unordered_map<std::uint64_t, std::unique_ptr<Open>> open_;

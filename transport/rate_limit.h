@@ -17,6 +17,7 @@ class RateLimit {
   // so a frame larger than the bucket passes and is paid for afterwards).
   Clock::Duration charge(std::uint64_t bytes) noexcept;
   bool unlimited() const noexcept { return bytes_per_s_ == 0; }
+  std::uint64_t bytes_per_s() const noexcept { return bytes_per_s_; }  // 0: no limit
 
  private:
   Clock& clock_;
