@@ -22,7 +22,7 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   explicit AlignedBuffer(std::size_t size_bytes)
       : data_(size_bytes == 0 ? nullptr
-                              : static_cast<std::byte*>(::operator new(size_bytes, std::align_val_t{kIoAlignment}))),
+                              : static_cast<std::byte*>(::operator new (size_bytes, std::align_val_t{kIoAlignment}))),
         size_(size_bytes) {
     if (data_ != nullptr) std::memset(data_, 0, size_);
   }
@@ -34,7 +34,7 @@ class AlignedBuffer {
     return *this;
   }
   ~AlignedBuffer() {
-    if (data_ != nullptr) ::operator delete(data_, std::align_val_t{kIoAlignment});
+    if (data_ != nullptr) ::operator delete (data_, std::align_val_t{kIoAlignment});
   }
 
   std::byte* data() noexcept { return data_; }

@@ -30,7 +30,7 @@ enum class VhdxErrc {
   bad_bat,    // a block table entry is outside the file, overlaps, or has an unknown state
   bad_log,    // the log is needed and damaged
   truncated,  // the file ends before what its headers promise
-  too_large,                // above the format's 64 TiB, or a block table above the 64 MiB that vhdx_bat.h allows
+  too_large,  // above the format's 64 TiB, or a block table above the 64 MiB that vhdx_bat.h allows
 };
 const ErrorCategory& vhdx_category() noexcept;
 inline std::error_code make_error_code(VhdxErrc value) { return {static_cast<int>(value), vhdx_category()}; }

@@ -47,7 +47,8 @@ class FrameWriter {
   bool flushed_ = true;
 };
 
-// Reads one frame at a time. The owner gives the place for each payload, so that data lands where it will be written from.
+// Reads one frame at a time. The owner gives the place for each payload, so that data lands where it will be written
+// from.
 class FrameReader {
  public:
   explicit FrameReader(ByteStream& stream) : stream_(stream) {}
@@ -83,8 +84,8 @@ class ControlChannel {
     FrameHeader header;
     boost::json::object body;
   };
-  // Sends one message (ping and pong without the body). Blocks up to `timeout`; after an error or a timeout nothing more can be sent.
-  // When the stream breaks because the peer gave up, the error is the one that the peer reported.
+  // Sends one message (ping and pong without the body). Blocks up to `timeout`; after an error or a timeout nothing
+  // more can be sent. When the stream breaks because the peer gave up, the error is the one that the peer reported.
   Result<void> send(FrameType type, const boost::json::object& body, std::uint64_t epoch,
                     std::chrono::milliseconds timeout);
   // Next message; ping is answered inside, pong skipped. An `error` frame becomes the Error that the peer meant.

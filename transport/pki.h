@@ -11,8 +11,8 @@
 
 namespace backhaul {
 
-// Creates DIR/ca.crt, DIR/ca.key and node directories DIR/appliance and DIR/host, each with ca.crt, node.crt, node.key (keys mode
-// 0600; names localhost, 127.0.0.1, ::1 and this machine's host name). Refuses to overwrite anything.
+// Creates DIR/ca.crt, DIR/ca.key and node directories DIR/appliance and DIR/host, each with ca.crt, node.crt, node.key
+// (keys mode 0600; names localhost, 127.0.0.1, ::1 and this machine's host name). Refuses to overwrite anything.
 Result<void> pki_init(const std::filesystem::path& directory);
 
 struct NodeCertificate {

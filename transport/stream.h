@@ -21,8 +21,8 @@ class ByteStream {
 
   // Bytes moved; 0 means "would block, nothing moved". A clean end of the peer's stream is TransportErrc::closed.
   virtual Result<std::size_t> read_some(MutableBytes into) = 0;
-  // Takes a prefix of `from` (0: would block); taken bytes may wait in the stream until flush(). After a failed write or flush, what the
-  // peer sent before (perhaps why it gave up) can still be read.
+  // Takes a prefix of `from` (0: would block); taken bytes may wait in the stream until flush(). After a failed write
+  // or flush, what the peer sent before (perhaps why it gave up) can still be read.
   virtual Result<std::size_t> write_some(Bytes from) = 0;
   // Pushes taken bytes to the network. True when all are out; false when the network would block.
   virtual Result<bool> flush() = 0;
