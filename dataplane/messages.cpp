@@ -67,7 +67,8 @@ json::object to_json(const OpenRequest& request) {
                     {"verify", to_string(request.verify)},
                     {"staging", to_string(request.staging)},
                     {"changed_only", request.changed_only},
-                    {"epoch", request.epoch}};
+                    {"epoch", request.epoch},
+                    {"transfer", request.transfer}};
   if (request.format) body["format"] = to_string(*request.format);
   return body;
 }
@@ -81,6 +82,7 @@ Result<OpenRequest> open_request_from_json(const json::object& body) {
   BH_TRY(request.staging, word_field(body, "staging", parse_staging_choice));
   BH_TRY(request.changed_only, bool_field(body, "changed_only"));
   BH_TRY(request.epoch, number_field(body, "epoch"));
+  BH_TRY(request.transfer, number_field(body, "transfer"));
   if (body.contains("format")) {
     BH_TRY(request.format, word_field(body, "format", parse_disk_format));
   }
@@ -88,15 +90,18 @@ Result<OpenRequest> open_request_from_json(const json::object& body) {
 }
 
 json::object to_json(const OpenedSession& opened) {
-  return {{"session", opened.session},          {"epoch", opened.epoch},     {"size", opened.size},
-          {"format", to_string(opened.format)}, {"staging", opened.staging}, {"had_old_disk", opened.had_old_disk},
-          {"resumed", opened.resumed},          {"compare", opened.compare}, {"blank", opened.blank}};
+  return {{"session", opened.session},           {"epoch", opened.epoch},
+          {"transfer", opened.transfer},         {"size", opened.size},
+          {"format", to_string(opened.format)},  {"staging", opened.staging},
+          {"had_old_disk", opened.had_old_disk}, {"resumed", opened.resumed},
+          {"compare", opened.compare},           {"blank", opened.blank}};
 }
 
 Result<OpenedSession> opened_from_json(const json::object& body) {
   OpenedSession opened;
   BH_TRY(opened.session, text_field(body, "session", 64));
   BH_TRY(opened.epoch, number_field(body, "epoch"));
+  BH_TRY(opened.transfer, number_field(body, "transfer"));
   BH_TRY(opened.size, number_field(body, "size"));
   BH_TRY(opened.format, word_field(body, "format", parse_disk_format));
   BH_TRY(opened.staging, text_field(body, "staging", 32));

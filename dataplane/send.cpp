@@ -145,11 +145,13 @@ class Sender {
     open.format = request_.format;
     open.changed_only = request_.changed.has_value();
     open.epoch = epoch_;
+    open.transfer = transfer_;
     BH_CHECK(control->send(FrameType::open, to_json(open), 0, kSendTimeout));
     BH_TRY(const auto answer, control->expect(FrameType::opened, kAnswerTimeout));
     BH_TRY(opened_, opened_from_json(answer.body));
     epoch_ = opened_.epoch;
     opened_once_ = true;
+    transfer_ = opened_.transfer;
     BH_CHECK(prepare_session());
     BH_CHECK(run_lanes(*control, hello.zstd));
     auto result = finish(*control);
@@ -254,6 +256,7 @@ class Sender {
     FinishRequest finish{root, request_.swap};
     // From here the target may have finished even if its answer is lost: a retry then only compares.
     sync_ = SyncMode::delta;
+    transfer_ = 0;
     BH_CHECK(control.send(FrameType::finish, to_json(finish), opened_.epoch, kSendTimeout));
     while (true) {
       BH_TRY(const auto message, control.receive(kAnswerTimeout));
@@ -319,6 +322,7 @@ class Sender {
   const Clock::Duration started_;
   SyncMode sync_;
   std::uint64_t epoch_;
+  std::uint64_t transfer_ = 0;  // what a retry goes on with, until the target may have finished it
   std::uint64_t source_size_ = 0;
   std::unique_ptr<Disk> disk_;
   std::unique_ptr<SourceSession> session_;  // destroyed before the disk it reads

@@ -42,6 +42,7 @@ RecordBytes encode(const SessionRecord& record, std::uint64_t sequence) {
   store_le(&bytes[41], static_cast<std::uint8_t>(record.staging));
   store_le(&bytes[42], static_cast<std::uint8_t>(record.format));
   store_le(&bytes[43], static_cast<std::uint8_t>(record.had_old_disk ? 1 : 0));
+  store_le(&bytes[48], record.transfer);
   store_le(&bytes[12], crc_without_field(bytes, 12));
   return bytes;
 }
@@ -62,6 +63,7 @@ std::optional<SessionRecord> decode(Bytes bytes, std::uint64_t sequence) {
   record.staging = static_cast<StagingKind>(staging);
   record.format = static_cast<DiskFormat>(format);
   record.had_old_disk = had_old_disk != 0;
+  record.transfer = load_le<std::uint64_t>(&bytes[48]);
   return record;
 }
 

@@ -36,6 +36,7 @@ struct SessionRecord {
   DiskFormat format = DiskFormat::raw;
   std::uint64_t epoch = 0;      // of the run that holds the session; the target refuses lower ones
   std::uint64_t disk_size = 0;  // virtual
+  std::uint64_t transfer = 0;   // names the transfer over all its runs, not 0; a later one of the same disk has another
   bool had_old_disk = false;
   friend bool operator==(const SessionRecord&, const SessionRecord&) = default;
 };

@@ -218,7 +218,13 @@ Result<StagedDisk> start(Storage& storage, Random& random, const DiskPaths& path
     BH_CHECK(storage.make_directory(paths.disk.substr(0, slash)));
   BH_CHECK(storage.remove_directory(paths.directory));
   BH_CHECK(storage.make_directory(paths.directory));
-  SessionRecord record{SessionState::preparing, plan.staging, plan.format, epoch, request.size, old.exists};
+  SessionRecord record;
+  record.staging = plan.staging;
+  record.format = plan.format;
+  record.epoch = epoch;
+  record.disk_size = request.size;
+  record.transfer = random.next() >> 2 | 1;  // fits the numbers of messages
+  record.had_old_disk = old.exists;
 
   StagedDisk staged;
   BH_TRY(staged.journal, create_session_journal(storage, paths.journal, record));
@@ -381,12 +387,13 @@ Result<StagedDisk> open_staged_disk(Storage& storage, Random& random, const Disk
   return staged;
 }
 
-Result<std::uint64_t> recorded_epoch(Storage& storage, const DiskPaths& paths) {
+Result<std::optional<SessionRecord>> recorded_session(Storage& storage, const DiskPaths& paths) {
+  std::optional<SessionRecord> none;
   BH_TRY(const auto kind, storage.kind(paths.journal));
-  if (kind == Storage::Kind::none) return std::uint64_t{0};
+  if (kind == Storage::Kind::none) return none;
   auto journal = open_session_journal(storage, paths.journal);
-  if (!journal) return std::uint64_t{0};
-  return (*journal)->last().epoch;
+  if (!journal) return none;
+  return std::optional((*journal)->last());
 }
 
 Result<void> finish_staged_disk(Storage& storage, const DiskPaths& paths, StagedDisk staged, bool keep_index) {

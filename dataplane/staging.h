@@ -8,6 +8,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "dataplane/digest_index.h"
@@ -53,8 +54,9 @@ struct StagedDisk {
 Result<StagedDisk> open_staged_disk(Storage& storage, Random& random, const DiskPaths& paths,
                                     const OpenRequest& request, std::uint64_t epoch);
 
-// The highest epoch on record for the disk's unfinished transfer; 0 when there is none.
-Result<std::uint64_t> recorded_epoch(Storage& storage, const DiskPaths& paths);
+// What is on record of the disk's unfinished transfer; nothing when there is none, or when a crash left only files to
+// clear up. Its epoch is the highest that any run of it had.
+Result<std::optional<SessionRecord>> recorded_session(Storage& storage, const DiskPaths& paths);
 
 // Verified: the staged disk takes the disk's name, its digest index is kept. Only forward from here.
 Result<void> finish_staged_disk(Storage& storage, const DiskPaths& paths, StagedDisk staged, bool keep_index);

@@ -54,6 +54,20 @@ Result<void> check_complete(TargetSession& session) {
   return {};
 }
 
+// Whether the run may open the disk at all: not when a newer one did, and not to go on with what is gone.
+Result<void> check_fence(const OpenRequest& request, const std::optional<SessionRecord>& record) {
+  const auto recorded = record ? record->epoch : 0;
+  if (request.epoch != 0 && request.epoch < recorded)
+    return make_error(EngineErrc::session_fenced,
+                      "epoch " + std::to_string(request.epoch) + " is older than " + std::to_string(recorded));
+  if (request.transfer == 0) return {};
+  const bool same = record && record->transfer == request.transfer;
+  if (same && record->state == SessionState::transferring) return {};
+  if (record && !same)
+    return make_error(EngineErrc::session_fenced, "another transfer of disk " + request.disk + " has begun");
+  return make_error(EngineErrc::session_cancelled, "the transfer of disk " + request.disk + " ended in the meantime");
+}
+
 }  // namespace
 
 TargetSession::TargetSession(std::string id, std::uint64_t epoch, OpenRequest request, StagedDisk staged)
@@ -119,7 +133,9 @@ void TargetStore::set_session(Slot& slot, std::shared_ptr<TargetSession> session
 Result<std::shared_ptr<TargetSession>> TargetStore::open_locked(Slot& slot, const DiskPaths& paths,
                                                                 const OpenRequest& request,
                                                                 std::chrono::milliseconds patience) {
-  BH_TRY(const auto recorded, recorded_epoch(storage_, paths));
+  BH_TRY(const auto record, recorded_session(storage_, paths));
+  const auto recorded = record ? record->epoch : 0;
+  BH_CHECK(check_fence(request, record));
   if (auto live = session_of(slot)) {
     const bool takes_over = request.epoch != 0 && request.epoch >= live->epoch();
     if (!takes_over && !live->wait_unused(patience))
@@ -130,9 +146,6 @@ Result<std::shared_ptr<TargetSession>> TargetStore::open_locked(Slot& slot, cons
     live.reset();
     set_session(slot, nullptr);
   }
-  if (request.epoch != 0 && request.epoch < recorded)
-    return make_error(EngineErrc::session_fenced,
-                      "epoch " + std::to_string(request.epoch) + " is older than " + std::to_string(recorded));
   const auto epoch = std::max(recorded + 1, request.epoch);
   BH_TRY(auto staged, open_staged_disk(storage_, *parts_.random, paths, request, epoch));
   auto session = std::make_shared<TargetSession>(make_session_id(*parts_.random), epoch, request, std::move(staged));
@@ -149,6 +162,7 @@ Result<SessionUse> TargetStore::open(const OpenRequest& request, std::chrono::mi
   if (!session->enter()) return session->revoked_error();
   opened.session = session->id();
   opened.epoch = session->epoch();
+  opened.transfer = session->record().transfer;
   opened.size = session->disk().size();
   opened.format = session->disk().format();
   opened.staging = to_string(session->record().staging);

@@ -62,13 +62,17 @@ struct OpenRequest {
   // Fencing. 0: the target gives the next epoch, if no live run holds the session. Otherwise the epoch that this run
   // held before (it takes over from itself), or one higher than any before (it takes over from anyone).
   std::uint64_t epoch = 0;
+  // 0: begin one, or go on with whatever there is. Otherwise go on with this transfer and no other: a run that was cut
+  // off must not bring back what was cancelled meanwhile, nor take over another's acknowledgements.
+  std::uint64_t transfer = 0;
 };
 
 // The target's answer, in the `opened` message.
 struct OpenedSession {
-  std::string session;      // names the session on lanes
-  std::uint64_t epoch = 0;  // of this run; every frame carries it
-  std::uint64_t size = 0;   // the target disk's size: the source pads to it with zeros (less than one sector)
+  std::string session;         // names the session on lanes
+  std::uint64_t epoch = 0;     // of this run; every frame carries it
+  std::uint64_t transfer = 0;  // the same for all runs of one transfer
+  std::uint64_t size = 0;      // the target disk's size: the source pads to it with zeros (less than one sector)
   DiskFormat format = DiskFormat::raw;
   std::string staging;
   bool had_old_disk = false;
