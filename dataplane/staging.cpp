@@ -282,13 +282,17 @@ Result<StagedDisk> resume(Storage& storage, Random& random, const DiskPaths& pat
     if (!index) return std::move(index).error();
   }
   staged.index = std::move(*index);
+  // What the run before wrote and did not make durable reads as written, and would be recorded as durable.
+  BH_CHECK(staged.disk->checkpoint());
   record.epoch = epoch;
   BH_CHECK(journal->append(record));
   staged.journal = std::move(journal);
   return staged;
 }
 
+// The journal goes last: without it, whoever finds an undo log cannot know that it is done with.
 Result<void> drop_session(Storage& storage, const DiskPaths& paths) {
+  BH_CHECK(storage.remove(paths.undo));
   return storage.remove_directory(paths.directory);
 }
 
