@@ -10,6 +10,7 @@ namespace {
 
 // A user that was told to go away still completes its writes in flight; a device may take long over them.
 constexpr std::chrono::seconds kDrainTimeout{120};
+constexpr std::chrono::milliseconds kLockInterval{10};
 
 // File times of older kernels move in ticks of up to 10 ms. Whoever writes to the disk after `finish` must get a later
 // time than the one in the kept index, or the index would be believed.
@@ -194,7 +195,12 @@ Result<FinishResult> TargetStore::finish(TargetSession& session, const FinishReq
   };
   BH_TRY(const auto paths, DiskPaths::of(session.request().disk));
   auto slot = slot_of(session.request().disk);
-  const std::lock_guard lock(slot->mutex);
+  // Whoever takes the disk away holds the lock while it waits for this user to leave: never block on it.
+  std::unique_lock lock(slot->mutex, std::defer_lock);
+  while (!lock.try_lock()) {
+    if (session.revoked()) return session.revoked_error();
+    parts_.clock->sleep_for(kLockInterval);
+  }
   if (session.revoked()) return session.revoked_error();
   if (!session.wait_alone(kDrainTimeout)) return make_error(EngineErrc::session_busy, "lanes are still open");
 
