@@ -122,6 +122,7 @@ struct Job {
   PlannedFailoverRequest request;
   Direction direction = Direction::recovery_to_primary;
   Location source, target;           // as they were when the job started
+  Location target_before;            // the item's, which an undo gives back (they differ for an alternate location)
   bool delete_source_disks = false;  // commit
 
   // Requests that a verb has recorded and a step takes up. Once set they are never lost.

@@ -27,6 +27,7 @@ struct World {
   Random& random;
   ActionCommand run_action;
   std::string owner;
+  std::function<void(const Job&)> progressed;  // a running transfer has new numbers; may be empty
 };
 
 // The pace of jobs; all in one place (docs/phases.md, section 3).
@@ -36,8 +37,8 @@ struct Pace {
   std::chrono::seconds delta_interval{60}, delta_least{5};
   std::uint64_t delta_bytes = kGiB;  // a next delta above this starts at once
   std::chrono::seconds retry_first{10}, retry_last{600};
-  std::uint32_t attempts = 5;  // of a task, when its error can pass
-  std::chrono::seconds save_progress{5};
+  std::uint32_t attempts = 5;             // of a task, when its error can pass
+  std::chrono::seconds tell_progress{1};  // to subscribers
 };
 
 // What only this process knows of a job: transfers under way. Lost by a crash, and then made anew.
@@ -51,7 +52,7 @@ struct LiveJob {
   std::map<std::string, LiveTransfer> transfers;  // by disk
   std::uint32_t attempts = 0;
   std::uint32_t task = 0;  // of `attempts` and `task_started`
-  Clock::Duration task_started{0}, source_down{0}, last_save{0}, last_look{0}, retry_round_at{0};
+  Clock::Duration task_started{0}, source_down{0}, last_told{0}, last_look{0}, retry_round_at{0};
   std::int64_t lease_until_unix_s = 0;
 };
 

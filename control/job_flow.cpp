@@ -38,8 +38,11 @@ void settle_commit(const Job& job, Item& item) {
 }
 
 // Where cancel and undo lead back to.
-void settle_back(Transaction& transaction, Item& item, std::int64_t now_unix_s, const std::string& spare_id) {
+void settle_back(Transaction& transaction, const Job& job, Item& item, std::int64_t now_unix_s,
+                 const std::string& spare_id) {
   item.commit_deadline_unix_s = 0;
+  if (job.kind == JobKind::cancel_failover && job.target_started)
+    (job.direction == Direction::recovery_to_primary ? item.primary : item.recovery) = job.target_before;
   set_state(item, item.resting_state);
   if (item.resting_state == ItemState::protected_) add_replication_job(transaction, item, spare_id, now_unix_s);
 }
@@ -52,11 +55,11 @@ void settle_item(Transaction& transaction, const Job& job, Item& item, std::int6
     return;
   }
   item.current_job.clear();
-  if (job.rolling_back) return settle_back(transaction, item, now_unix_s, spare_id);
+  if (job.rolling_back) return settle_back(transaction, job, item, now_unix_s, spare_id);
   switch (job.kind) {
     case JobKind::planned_failover: return settle_failover(job, item, now_unix_s);
     case JobKind::commit: return settle_commit(job, item);
-    case JobKind::cancel_failover: return settle_back(transaction, item, now_unix_s, spare_id);
+    case JobKind::cancel_failover: return settle_back(transaction, job, item, now_unix_s, spare_id);
     case JobKind::reprotect:
       item.protected_until_unix_s = job.round.point_unix_s;
       set_state(item, ItemState::protected_);

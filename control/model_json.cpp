@@ -160,7 +160,7 @@ void fields(A& a, Job& v) {
   a("started_by", v.started_by), a("created", v.created_unix_s), a("started", v.started_unix_s),
       a("ended", v.ended_unix_s);
   a("tasks", v.tasks), a("current_task", v.current_task), a("errors", v.errors), a("request", v.request);
-  a("direction", v.direction), a("source", v.source), a("target", v.target),
+  a("direction", v.direction), a("source", v.source), a("target", v.target), a("target_before", v.target_before),
       a("delete_source_disks", v.delete_source_disks);
   a("complete_requested", v.complete_requested), a("cancel_requested", v.cancel_requested),
       a("rolling_back", v.rolling_back);

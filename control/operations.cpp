@@ -23,6 +23,7 @@ Result<Job> job_after_failover(Transaction& transaction, JobKind kind, const Sta
   job.direction = failover->direction;
   job.source = failover->source;
   job.target = failover->target;
+  job.target_before = failover->target_before;
   job.round = failover->round;
   job.source_shut_down = failover->source_shut_down;
   job.target_touched = failover->target_touched;
@@ -89,6 +90,7 @@ Result<void> start_planned_failover(Transaction& transaction, std::string_view i
   job.direction = path.direction;
   job.source = std::move(path.source);
   job.target = std::move(path.target);
+  job.target_before = item->at(path.direction, false);
   if (!start.parent.empty()) job.gates = {false, false};
   if (!item->replication_job.empty()) {
     BH_TRY(Job * replication, transaction.job(item->replication_job));

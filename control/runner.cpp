@@ -223,6 +223,10 @@ Result<Clock::Duration> Runner::step_job(JobContext& c) {
     c.live.progress = {};
   }
   auto result = run_task(c);
+  if (!c.live.transfers.empty() && world_.progressed && c.world.clock.now() >= c.live.last_told + pace_.tell_progress) {
+    c.live.last_told = c.world.clock.now();
+    world_.progressed(c.job);
+  }
   if (!result) return after_error(c, result.error());
   switch (result->kind) {
     case Step::done: BH_CHECK(advance(c)); return has_ended(c.job.state) ? kNever : c.world.clock.now();

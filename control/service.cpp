@@ -24,9 +24,12 @@ Service::State::State(Store& in_store, DataPlane& data_plane, VmDriverSource& dr
       records(in_store),
       events(in_limits.kept_events),
       runner({records, data_plane, drivers, in_clock, in_random,
-              run_action ? run_action : ActionCommand(run_plan_command), owner},
+              run_action ? run_action : ActionCommand(run_plan_command), owner,
+              [this](const Job& job) {
+                events.add({0, "progress", job.id, std::string(to_string(job.state)), now()});
+              }},
              pace),
-      world{records, data_plane, drivers, in_clock, in_random, std::move(run_action), std::move(owner)} {
+      world{records, data_plane, drivers, in_clock, in_random, std::move(run_action), std::move(owner), {}} {
   records.set_observer({[this](const Item& item) {
                           runner.item_written(item);
                           events.add({0, "item", item.id, std::string(to_string(item.state)), now()});

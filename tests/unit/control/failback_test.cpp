@@ -415,6 +415,61 @@ TEST_F(Failback, AnAlternateHostGetsTheVmCreated) {
   EXPECT_EQ(item("web").primary.host, "hv2");
 }
 
+TEST_F(Failback, UndoOfAnAlternateLocationGivesTheItemItsOwnPrimaryBack) {
+  PlannedFailoverRequest request = full_request();
+  request.alternate_host = "hv2";
+  request.create_vm_if_not_found = true;
+  ASSERT_TRUE(run_until_job(start(request), JobState::succeeded));
+  auto undo = service->failover_cancel(kAdmin, "web");
+  ASSERT_TRUE(undo);
+  ASSERT_TRUE(run_until_job(*undo, JobState::succeeded)) << errors_of(*undo);
+  EXPECT_EQ(item("web").primary.host, "hv1");
+  expect_untouched();
+}
+
+TEST_F(Failback, CancelOnTheWayToTheRecoverySiteLeadsBackToProtected) {
+  ASSERT_TRUE(run_until_job(start(full_request()), JobState::succeeded));
+  ASSERT_TRUE(run_until_job(service->failover_commit(kAdmin, "web").value(), JobState::succeeded));
+  ASSERT_TRUE(run_until_job(service->re_protect(kAdmin, "web").value(), JobState::succeeded));
+  world.polls_of_a_round = 1'000'000;
+  auto id = service->planned_failover(kAdmin, "web", {}).value();
+  ASSERT_TRUE(run_until([&] { return job(id).target_touched; })) << errors_of(id);
+  ASSERT_TRUE(service->cancel_job(kAdmin, id));
+  ASSERT_TRUE(run_until_job(id, JobState::cancelled)) << errors_of(id);
+  EXPECT_EQ(state("web"), ItemState::protected_);
+  EXPECT_EQ(world.vm("hv1", "web").power, PowerState::running);
+  EXPECT_EQ(world.disk("", "/r/web-os").content, "new os");
+  world.polls_of_a_round = 1;
+  world.write("hv1", "web", "web-os", " more");
+  ASSERT_TRUE(run_until([&] { return world.disk("", "/r/web-os").content == "new os more"; }, 700)) << "cycles go on";
+
+  auto out = service->planned_failover(kAdmin, "web", {}).value();
+  ASSERT_TRUE(run_until_job(out, JobState::succeeded)) << errors_of(out);
+  auto undo = service->failover_cancel(kAdmin, "web").value();
+  ASSERT_TRUE(run_until_job(undo, JobState::succeeded)) << errors_of(undo);
+  EXPECT_EQ(state("web"), ItemState::protected_);
+  EXPECT_EQ(world.vm("hv1", "web").power, PowerState::running);
+  EXPECT_EQ(world.vm("", "web").power, PowerState::off);
+}
+
+TEST_F(Failback, CancelOfTheFirstReplicationKeepsTheBaseAsItWas) {
+  ASSERT_TRUE(run_until_job(start(full_request()), JobState::succeeded));
+  ASSERT_TRUE(run_until_job(service->failover_commit(kAdmin, "web").value(), JobState::succeeded));
+  world.write("hv1", "web", "web-os", " more");
+  world.polls_of_a_round = 1'000'000;
+  auto id = service->re_protect(kAdmin, "web").value();
+  ASSERT_TRUE(run_until([&] { return world.rounds.size() == 2; })) << errors_of(id);
+  ASSERT_TRUE(service->cancel_job(kAdmin, id));
+  ASSERT_TRUE(run_until_job(id, JobState::cancelled)) << errors_of(id);
+  EXPECT_EQ(state("web"), ItemState::planned_failover_committed);
+  EXPECT_EQ(world.disk("", "/r/web-os").content, "new os");
+  EXPECT_TRUE(world.snapshots.empty());
+  world.polls_of_a_round = 1;
+  id = service->re_protect(kAdmin, "web").value();
+  ASSERT_TRUE(run_until_job(id, JobState::succeeded)) << errors_of(id);
+  EXPECT_EQ(world.disk("", "/r/web-os").content, "new os more");
+}
+
 TEST_F(Failback, OfTheStartTheCancelIsRefused) {
   auto id = start(full_request());
   world.crash_at = 0;

@@ -360,7 +360,10 @@ class Bench {
   void open() {
     service.reset();
     world.lose_process();
-    service = Service::create(*store, world, world, world.clock, world.random, "appliance", {}, {},
+    Pace pace;  // fewer looks than in life, so that the sweeps stay fast
+    pace.poll = std::chrono::seconds(1);
+    pace.look = std::chrono::seconds(10);
+    service = Service::create(*store, world, world, world.clock, world.random, "appliance", {}, pace,
                               [this](const PlanAction& action, const boost::json::object&) -> Result<void> {
                                 return world.act<void>("command " + action.name, [&]() -> Result<void> {
                                   if (failing_commands.contains(action.name))

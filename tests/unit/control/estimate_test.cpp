@@ -1,0 +1,51 @@
+#include "control/estimate.h"
+
+#include <gtest/gtest.h>
+
+namespace backhaul {
+namespace {
+
+TEST(Estimate, DowntimeGrowsWithTheNextDeltaAndWithWhatWasMeasured) {
+  Item item;
+  const double assumed = projected_downtime_s(item, 0);
+  EXPECT_DOUBLE_EQ(assumed, kAssumedShutdown_s + kVerifyAndSwap_s + kAssumedBoot_s);
+  EXPECT_DOUBLE_EQ(projected_downtime_s(item, 500'000'000), assumed + 5);
+  item.bytes_per_s = 50e6;
+  item.shutdown_s = 4;
+  item.boot_s = 6;
+  EXPECT_DOUBLE_EQ(projected_downtime_s(item, 500'000'000), 4 + 10 + kVerifyAndSwap_s + 6);
+}
+
+TEST(Estimate, AdvisesTheFullDownloadOnlyWhenItIsFasterOrThereIsNothingToCompareWith) {
+  Item item;
+  const std::uint64_t allocated = 100'000'000'000;
+  // Reading both disks takes 100 s, sending everything 1000 s.
+  Estimate few = estimate(item, {{allocated, 0.01, 1e8, 1e9, true}});
+  EXPECT_FALSE(few.advise_for_synchronization) << few.reason;
+  EXPECT_EQ(few.bytes, allocated / 100);
+  EXPECT_NEAR(few.seconds, 110, 0.1);
+  Estimate most = estimate(item, {{allocated, 0.95, 1e8, 1e9, true}});
+  EXPECT_TRUE(most.advise_for_synchronization);
+  Estimate gone = estimate(item, {{allocated, 0, 1e8, 1e9, true}, {1, 0, 1e8, 1e9, false}});
+  EXPECT_TRUE(gone.advise_for_synchronization);
+  EXPECT_NE(gone.reason.find("gone"), std::string::npos);
+  EXPECT_FALSE(estimate(item, {}).reason.empty());
+}
+
+TEST(Estimate, ThePolicySaysWhenFailoverCompletesByItself) {
+  EXPECT_FALSE(completes_now({}, 0, 1000));
+  CompletePolicy policy{CompleteMode::automatic, 10};
+  EXPECT_TRUE(completes_now(policy, 10, 0));
+  EXPECT_FALSE(completes_now(policy, 10.1, 0));
+  policy = {CompleteMode::scheduled, 0, 500};
+  EXPECT_FALSE(completes_now(policy, 0, 499));
+  EXPECT_TRUE(completes_now(policy, 1e9, 500));
+  policy = {CompleteMode::window, 10, 0, 100, 200};
+  EXPECT_FALSE(completes_now(policy, 5, 99));
+  EXPECT_TRUE(completes_now(policy, 5, 100));
+  EXPECT_FALSE(completes_now(policy, 11, 150));
+  EXPECT_FALSE(completes_now(policy, 5, 200));
+}
+
+}  // namespace
+}  // namespace backhaul
