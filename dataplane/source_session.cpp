@@ -161,7 +161,8 @@ bool SourceSession::may_retry_mismatch(std::uint64_t extent) {
 std::optional<Sha256> SourceSession::root_digest() {
   const std::lock_guard lock(mutex_);
   if (!digests_complete_ || !root_.complete()) return std::nullopt;
-  return root_.finish();
+  if (!finished_root_) finished_root_ = root_.finish();
+  return finished_root_;
 }
 
 }  // namespace backhaul

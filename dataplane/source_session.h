@@ -88,6 +88,7 @@ class SourceSession {
   std::mutex mutex_;
   std::deque<Item> returned_;
   RootDigest root_;
+  std::optional<Sha256> finished_root_;  // asked for again when a finish got lost
   bool digests_complete_ = true;
   std::unordered_set<std::uint64_t> mismatched_;
 };
