@@ -80,8 +80,7 @@ class Scanner {
       if (queue_.in_flight() == 0) continue;
       BH_TRY(const auto completions, queue_.wait(nullptr, std::chrono::seconds(1)));
       for (const auto& completion : completions) {
-        if (completion.error != 0) return Error::from_errno(completion.error, "read " + shared_.disk.file().name());
-        --slots_[completion.tag].reads_left;
+        BH_CHECK(take(completion));
       }
     }
   }
@@ -104,7 +103,7 @@ class Scanner {
         std::fill(into.begin(), into.end(), std::byte{0});
       } else {
         while (queue_.in_flight() >= queue_.capacity()) BH_CHECK(reap());
-        queue_.read(shared_.disk.file().native(), segment.file_offset, into, i);
+        queue_.read(shared_.disk.file().native(), segment.file_offset, into, std::uint64_t{i} << 32 | segment.length);
         ++slot.reads_left;
       }
       at += segment.length;
@@ -112,11 +111,19 @@ class Scanner {
     return {};
   }
 
+  Result<void> take(const Completion& completion) {
+    const auto& name = shared_.disk.file().name();
+    if (completion.error != 0) return Error::from_errno(completion.error, "read " + name);
+    if (completion.bytes < static_cast<std::uint32_t>(completion.tag))
+      return make_error(IoErrc::unexpected_end, name + " became shorter");
+    --slots_[completion.tag >> 32].reads_left;
+    return {};
+  }
+
   Result<void> reap() {
     BH_TRY(const auto completions, queue_.wait(nullptr, std::chrono::seconds(1)));
     for (const auto& completion : completions) {
-      if (completion.error != 0) return Error::from_errno(completion.error, "read " + shared_.disk.file().name());
-      --slots_[completion.tag].reads_left;
+      BH_CHECK(take(completion));
     }
     return {};
   }
