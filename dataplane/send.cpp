@@ -352,7 +352,7 @@ Result<TargetUrl> parse_target_url(std::string_view url) {
   const auto colon = authority.rfind(':');
   if (colon == std::string_view::npos) return bad("no port");
   auto host = authority.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   if (host.empty()) return bad("no host");
   target.endpoint.host = std::string(host);
   const auto digits = authority.substr(colon + 1);
