@@ -42,6 +42,7 @@ RecordBytes encode(const SessionRecord& record, std::uint64_t sequence) {
   store_le(&bytes[41], static_cast<std::uint8_t>(record.staging));
   store_le(&bytes[42], static_cast<std::uint8_t>(record.format));
   store_le(&bytes[43], static_cast<std::uint8_t>(record.had_old_disk ? 1 : 0));
+  store_le(&bytes[44], static_cast<std::uint8_t>(record.whole ? 1 : 0));
   store_le(&bytes[48], record.transfer);
   store_le(&bytes[12], crc_without_field(bytes, 12));
   return bytes;
@@ -54,8 +55,10 @@ std::optional<SessionRecord> decode(Bytes bytes, std::uint64_t sequence) {
       load_le<std::uint64_t>(&bytes[16]) != sequence)
     return std::nullopt;
   const auto state = load_le<std::uint8_t>(&bytes[40]), staging = load_le<std::uint8_t>(&bytes[41]),
-             format = load_le<std::uint8_t>(&bytes[42]), had_old_disk = load_le<std::uint8_t>(&bytes[43]);
-  if (state < 1 || state > 4 || staging < 1 || staging > 4 || format > 2 || had_old_disk > 1) return std::nullopt;
+             format = load_le<std::uint8_t>(&bytes[42]), had_old_disk = load_le<std::uint8_t>(&bytes[43]),
+             whole = load_le<std::uint8_t>(&bytes[44]);
+  if (state < 1 || state > 4 || staging < 1 || staging > 4 || format > 2 || had_old_disk > 1 || whole > 1)
+    return std::nullopt;
   SessionRecord record;
   record.epoch = load_le<std::uint64_t>(&bytes[24]);
   record.disk_size = load_le<std::uint64_t>(&bytes[32]);
@@ -63,6 +66,7 @@ std::optional<SessionRecord> decode(Bytes bytes, std::uint64_t sequence) {
   record.staging = static_cast<StagingKind>(staging);
   record.format = static_cast<DiskFormat>(format);
   record.had_old_disk = had_old_disk != 0;
+  record.whole = whole != 0;
   record.transfer = load_le<std::uint64_t>(&bytes[48]);
   return record;
 }

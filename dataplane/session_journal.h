@@ -38,6 +38,9 @@ struct SessionRecord {
   std::uint64_t disk_size = 0;  // virtual
   std::uint64_t transfer = 0;   // names the transfer over all its runs, not 0; a later one of the same disk has another
   bool had_old_disk = false;
+  // The staged disk is one point in time of the source, but for changes that the next run is given as a list. Without
+  // it a list of changed extents must not complete the disk.
+  bool whole = false;
   friend bool operator==(const SessionRecord&, const SessionRecord&) = default;
 };
 

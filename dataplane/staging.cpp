@@ -5,6 +5,7 @@
 
 #include "dataplane/engine_error.h"
 #include "dataplane/undo.h"
+#include "dataplane/whole_file.h"
 
 namespace backhaul {
 namespace {
@@ -159,7 +160,8 @@ Result<Plan> plan_staging(const OldDisk& old, const OpenRequest& request) {
     plan.format = DiskFormat::raw;
     return plan;
   }
-  if (request.sync == SyncMode::full && request.staging == StagingChoice::automatic) {
+  // Changed extents alone do not make a disk: they need the old one below them.
+  if (request.sync == SyncMode::full && request.staging == StagingChoice::automatic && !request.changed_only) {
     plan.format = request.format.value_or(old.format);
     plan.create = true;
     return plan;
@@ -209,6 +211,8 @@ Result<std::unique_ptr<DigestIndex>> make_index(Storage& storage, const DiskPath
 
 Result<StagedDisk> start(Storage& storage, Random& random, const DiskPaths& paths, const OpenRequest& request,
                          std::uint64_t epoch) {
+  if (request.size > kMaxDiskSize)
+    return make_error(BaseErrc::invalid_argument, "a disk of " + std::to_string(request.size) + " bytes");
   BH_TRY(const auto old, inspect_old_disk(storage, random, paths));
   BH_TRY(auto plan, plan_staging(old, request));
   if (plan.create && plan.format != DiskFormat::raw && request.size == 0)
@@ -225,6 +229,7 @@ Result<StagedDisk> start(Storage& storage, Random& random, const DiskPaths& path
   record.disk_size = request.size;
   record.transfer = random.next() >> 2 | 1;  // fits the numbers of messages
   record.had_old_disk = old.exists;
+  record.whole = request.changed_only;
 
   StagedDisk staged;
   BH_TRY(staged.journal, create_session_journal(storage, paths.journal, record));
@@ -259,18 +264,23 @@ Result<StagedDisk> start(Storage& storage, Random& random, const DiskPaths& path
 Result<StagedDisk> resume(Storage& storage, Random& random, const DiskPaths& paths, const OpenRequest& request,
                           std::unique_ptr<SessionJournal> journal, std::uint64_t epoch) {
   auto record = journal->last();
-  const auto sector = record.format == DiskFormat::raw ? 1U : 512U;
-  if (record.disk_size != request.size && record.disk_size != align_up(request.size, sector) &&
-      record.disk_size != align_up(request.size, std::uint64_t{4096}))
+  const bool padded = record.format != DiskFormat::raw && (record.disk_size == align_up(request.size, 512) ||
+                                                           record.disk_size == align_up(request.size, 4096));
+  if (record.disk_size != request.size && !padded)
     return make_error(EngineErrc::session_mismatch, "the unfinished transfer is of " +
                                                         std::to_string(record.disk_size) +
                                                         " bytes, the source now has " + std::to_string(request.size));
   if (request.format && *request.format != record.format)
     return make_error(EngineErrc::session_mismatch,
                       "the unfinished transfer writes " + std::string(to_string(record.format)));
+  if (request.changed_only && !record.whole)
+    return make_error(EngineErrc::session_mismatch,
+                      "the unfinished transfer is of the whole disk: changed extents alone do not complete it");
   StagedDisk staged;
   staged.resumed = true;
   BH_TRY(auto file, make_staging(record.staging, storage, paths)->reopen());
+  // What the run before wrote and did not make durable reads as written, and would be recorded as durable.
+  BH_CHECK(settle_file(*file));
   BH_TRY(staged.disk, open_disk(std::move(file), OpenMode::write, random));
   if (staged.disk->size() != record.disk_size)
     return make_error(EngineErrc::session_damaged, "the staged disk has " + std::to_string(staged.disk->size()) +
@@ -282,8 +292,6 @@ Result<StagedDisk> resume(Storage& storage, Random& random, const DiskPaths& pat
     if (!index) return std::move(index).error();
   }
   staged.index = std::move(*index);
-  // What the run before wrote and did not make durable reads as written, and would be recorded as durable.
-  BH_CHECK(staged.disk->checkpoint());
   record.epoch = epoch;
   BH_CHECK(journal->append(record));
   staged.journal = std::move(journal);

@@ -92,6 +92,27 @@ bool TargetSession::enter() {
   return true;
 }
 
+Result<void> TargetSession::enter_lane() {
+  const std::lock_guard lock(mutex_);
+  if (revoked()) return revoked_error();
+  if (finishing_) return make_error(EngineErrc::session_busy, "the transfer is being finished");
+  if (!request_.changed_only) BH_CHECK(record_whole(false));
+  ++users_;
+  return {};
+}
+
+Result<void> TargetSession::record_whole(bool whole) {
+  auto record = staged_.journal->last();
+  if (record.whole == whole) return {};
+  record.whole = whole;
+  return staged_.journal->append(record);
+}
+
+Result<void> TargetSession::end_round() {
+  const std::lock_guard lock(mutex_);
+  return record_whole(true);
+}
+
 void TargetSession::leave() {
   const std::lock_guard lock(mutex_);
   --users_;
@@ -108,9 +129,15 @@ bool TargetSession::in_use() const {
   return users_ > 0;
 }
 
-bool TargetSession::wait_alone(std::chrono::milliseconds timeout) {
+bool TargetSession::begin_finish(std::chrono::milliseconds timeout) {
   std::unique_lock lock(mutex_);
-  return unused_.wait_for(lock, timeout, [&] { return users_ <= 1; });
+  finishing_ = unused_.wait_for(lock, timeout, [&] { return users_ <= 1; });
+  return finishing_;
+}
+
+void TargetSession::end_finish() {
+  const std::lock_guard lock(mutex_);
+  finishing_ = false;
 }
 
 std::shared_ptr<TargetStore::Slot> TargetStore::slot_of(const std::string& disk) {
@@ -169,7 +196,7 @@ Result<SessionUse> TargetStore::open(const OpenRequest& request, std::chrono::mi
   opened.staging = to_string(session->record().staging);
   opened.had_old_disk = session->record().had_old_disk;
   opened.resumed = session->resumed();
-  opened.compare = !session->fresh_content() && (request.sync == SyncMode::delta || session->resumed());
+  opened.compare = session->compare();
   opened.blank = session->fresh_content();
   return SessionUse(std::move(session));
 }
@@ -183,7 +210,7 @@ Result<SessionUse> TargetStore::join(const std::string& session_id, std::uint64_
   }
   if (!found) return make_error(EngineErrc::session_unknown);
   if (found->epoch() != epoch) return make_error(EngineErrc::session_fenced, "epoch " + std::to_string(epoch));
-  if (!found->enter()) return found->revoked_error();
+  BH_CHECK(found->enter_lane());
   return SessionUse(std::move(found));
 }
 
@@ -202,7 +229,10 @@ Result<FinishResult> TargetStore::finish(TargetSession& session, const FinishReq
     parts_.clock->sleep_for(kLockInterval);
   }
   if (session.revoked()) return session.revoked_error();
-  if (!session.wait_alone(kDrainTimeout)) return make_error(EngineErrc::session_busy, "lanes are still open");
+  if (!session.begin_finish(kDrainTimeout)) return make_error(EngineErrc::session_busy, "lanes are still open");
+  // No lane may change what is verified here.
+  const auto reopen = [](TargetSession* of) { of->end_finish(); };
+  const std::unique_ptr<TargetSession, decltype(reopen)> closed(&session, reopen);
 
   BH_CHECK(check_complete(session));
   FinishResult result;
@@ -222,6 +252,7 @@ Result<FinishResult> TargetStore::finish(TargetSession& session, const FinishReq
   if (!request.swap) {
     BH_CHECK(session.index().reset_shipped());
     BH_CHECK(session.index().sync());
+    BH_CHECK(session.end_round());
     return result;
   }
   BH_CHECK(report("swap", 0));

@@ -34,6 +34,10 @@ class TargetSession {
   DigestIndex& index() noexcept { return *staged_.index; }
   bool resumed() const noexcept { return staged_.resumed; }
   bool fresh_content() const noexcept { return staged_.fresh_content; }
+  // OpenedSession::compare: the source claims every extent that it reads.
+  bool compare() const noexcept {
+    return !fresh_content() && (request_.sync == SyncMode::delta || resumed() || request_.changed_only);
+  }
   const SessionRecord& record() const noexcept { return staged_.journal->last(); }
 
   // True once a cancel or a newer run took the disk away: lanes stop and write nothing more.
@@ -47,8 +51,13 @@ class TargetSession {
   void leave();
   // True when no user is left within `timeout`.
   bool wait_unused(std::chrono::milliseconds timeout);
-  // The same for the one user that finishes: true when it is the only one.
-  bool wait_alone(std::chrono::milliseconds timeout);
+  // A lane as user. Errors: session_busy while the transfer is being finished; that it was revoked.
+  Result<void> enter_lane();
+  // For the one user that finishes: true when it is the only one within `timeout`; no lane enters until end_finish().
+  bool begin_finish(std::chrono::milliseconds timeout);
+  void end_finish();
+  // The staged disk is whole now: lists of changed extents are enough from here on.
+  Result<void> end_round();
   bool in_use() const;
 
   StagedDisk& staged() noexcept { return staged_; }
@@ -56,6 +65,8 @@ class TargetSession {
   std::atomic<std::uint64_t> blocks_zeroed{0};
 
  private:
+  Result<void> record_whole(bool whole);  // REQUIRES: mutex_ held
+
   const std::string id_;
   const std::uint64_t epoch_;
   const OpenRequest request_;
@@ -65,6 +76,7 @@ class TargetSession {
   mutable std::mutex mutex_;
   std::condition_variable unused_;
   unsigned users_ = 0;
+  bool finishing_ = false;
 };
 
 // Counts a lane or control stream as a user of a session while it lives.

@@ -24,6 +24,10 @@ std::optional<StagingChoice> parse_staging_choice(std::string_view text) noexcep
 
 inline constexpr std::uint32_t kMaxLanes = 16;
 
+// A transfer's fixed memory on the target is two bytes an extent (dataplane/digest_index.h): 128 MiB for the largest
+// disk. VHDX ends at 64 TiB.
+inline constexpr std::uint64_t kMaxDiskSize = 256 * kTiB;
+
 // A lane moves content in chunks of one frame's payload at most.
 inline constexpr std::size_t kChunkSize = kMaxPayloadSize;
 inline constexpr std::uint64_t kChunksPerExtent = kExtentSize / kChunkSize;
