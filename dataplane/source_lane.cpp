@@ -13,6 +13,8 @@ namespace {
 
 // Claims ahead of the answers; the rest of the open extents may be in any later state.
 constexpr int kFramesPerStep = 64;
+// No more pings are answered above this: all open extents with a zero frame for every other block, and more.
+constexpr std::size_t kMaxQueuedFrames = kMaxOpenExtents * kBlocksPerExtent;
 // Buffers that reads leave free for compressed payloads.
 constexpr std::size_t kReservedBuffers = 2;
 // Buffers in use at once under a rate limit: what was read is sent, so reads that run ahead would break the limit.
@@ -180,7 +182,11 @@ Result<void> SourceLane::handle_frame() {
   switch (header.type) {
     case FrameType::digests: BH_CHECK(check_frame_range(header, size_)); return handle_digests();
     case FrameType::extent_done: BH_CHECK(check_frame_range(header, size_)); return handle_done();
-    case FrameType::ping: writer_.push(make_header(FrameType::pong, 0, 0)); return {};
+    case FrameType::ping:
+      if (writer_.queued_frames() > kMaxQueuedFrames)
+        return make_error(TransportErrc::unexpected_frame, "pings whose answers are not read");
+      writer_.push(make_header(FrameType::pong, 0, 0));
+      return {};
     case FrameType::pong: return {};
     case FrameType::error: {
       const auto payload = reader_.payload();

@@ -15,6 +15,10 @@ namespace {
 
 // Frames taken in one step before the lane looks at its completions again.
 constexpr int kFramesPerStep = 32;
+// Answers that wait for the stream. A correct source has at most kMaxOpenExtents open, each of which has one digests
+// and one extent_done frame at most, and sends few pings; a frame is at most 2.1 KiB, so this is 2 MiB.
+constexpr std::size_t kMaxAnswers = 1024;
+static_assert(kMaxAnswers > 2 * kMaxOpenExtents);
 
 }  // namespace
 
@@ -165,6 +169,8 @@ void TargetLane::digest_chunk(Work& work, std::uint64_t extent, std::uint64_t of
 
 Result<void> TargetLane::read_frames(bool& progressed) {
   for (int i = 0; i < kFramesPerStep;) {
+    if (writer_.queued_frames() > kMaxAnswers)
+      return make_error(TransportErrc::unexpected_frame, "the source reads none of the answers");
     BH_TRY(const auto step, reader_.step());
     if (step == FrameReader::Step::blocked) return {};
     if (step == FrameReader::Step::need_buffer) {
@@ -208,8 +214,8 @@ Result<void> TargetLane::handle_frame() {
       if (claims_.size() >= kMaxTargetExtents) return make_error(TransportErrc::unexpected_frame, "too many claims");
       claims_.push_back({header.offset, header.length});
       return {};
-    case FrameType::data: return handle_data();
-    case FrameType::zero: return handle_zero();
+    case FrameType::data: zero_run_.reset(); return handle_data();
+    case FrameType::zero: zero_run_.reset(); return handle_zero();
     case FrameType::extent_end: return handle_extent_end();
     case FrameType::lane_end: lane_end_ = true; return {};
     case FrameType::ping: {
@@ -232,8 +238,26 @@ Result<void> TargetLane::handle_frame() {
   }
 }
 
+// The extent that a frame belongs to. One that was not claimed opens with it.
 Result<TargetLane::Work*> TargetLane::work_for(std::uint64_t extent) {
   if (const auto it = works_.find(extent); it != works_.end()) return it->second.get();
+  BH_TRY(auto* work, add_work(extent));
+  BH_TRY(work->content_known, assume_content(extent, *work));
+  if (!work->content_known && session_.compare())
+    return make_error(TransportErrc::unexpected_frame, "an extent that was not claimed");
+  return work;
+}
+
+bool TargetLane::any_open(std::uint64_t first, std::uint64_t count) const {
+  return std::any_of(works_.begin(), works_.end(),
+                     [&](const auto& entry) { return entry.first >= first && entry.first - first < count; });
+}
+
+// A new extent in work; its digests say zero until something else is known.
+Result<TargetLane::Work*> TargetLane::add_work(std::uint64_t extent) {
+  for (const auto& run : waiting_zero_)
+    if (extent >= run.first && extent - run.first < run.count)
+      return make_error(TransportErrc::unexpected_frame, "an extent of a hole that is not acknowledged yet");
   if (works_.size() >= kMaxTargetExtents) return make_error(TransportErrc::unexpected_frame, "too many open extents");
   auto work = std::make_unique<Work>();
   work->blocks = blocks_in_extent(size(), extent);
@@ -242,6 +266,15 @@ Result<TargetLane::Work*> TargetLane::work_for(std::uint64_t extent) {
     work->digests[b] = zero_block_digest(block_length(size(), first + b));
   if (session_.resumed()) work->shipped_before = session_.index().shipped(extent);
   return works_.emplace(extent, std::move(work)).first->second.get();
+}
+
+// A block is sent once: two writes of it could come to pass in any order.
+Result<void> TargetLane::mark_sent(Work& work, std::uint64_t first, std::uint64_t end) {
+  for (auto b = first; b < end; ++b) {
+    if (work.sent.test(b)) return make_error(TransportErrc::unexpected_frame, "a block was sent twice");
+    work.sent.set(b);
+  }
+  return {};
 }
 
 Result<void> TargetLane::handle_data() {
@@ -255,7 +288,9 @@ Result<void> TargetLane::handle_data() {
   if (work->ended || !work->claim_sent)
     return make_error(TransportErrc::unexpected_frame, "data for an extent that is not open");
   const auto first = (header.offset - extent * kExtentSize) / kBlockSize;
-  for (std::uint64_t b = 0; b < div_up(header.length, kBlockSize); ++b) work->written.set(first + b);
+  const auto end = first + div_up(header.length, kBlockSize);
+  BH_CHECK(mark_sent(*work, first, end));
+  for (auto b = first; b < end; ++b) work->written.set(b);
   if (!verify_) work->digested = false;
   ++work->writes;
   pending_.push_back({buffer, header.offset, header.length});
@@ -266,17 +301,19 @@ Result<void> TargetLane::handle_zero() {
   const auto& header = reader_.header();
   BH_CHECK(check_frame_range(header, size()));
   const auto extent = header.offset / kExtentSize;
-  if ((header.flags & kFrameZeroRun) != 0) return zero_unread_range({header.offset, header.length}, hole_zeroed_);
+  if ((header.flags & kFrameZeroRun) != 0) return handle_zero_run();
   if (header.length > extent_length(extent))
     return make_error(TransportErrc::bad_frame, "zero over more than one extent");
   BH_TRY(auto* work, work_for(extent));
   if (work->ended || !work->claim_sent)
     return make_error(TransportErrc::unexpected_frame, "zero for an extent that is not open");
+  const auto first = (header.offset - extent * kExtentSize) / kBlockSize;
+  const auto end = first + div_up(header.length, kBlockSize);
+  BH_CHECK(mark_sent(*work, first, end));
   std::uint32_t zeroed = 0;
   BH_CHECK(zero_unread_range({header.offset, header.length}, zeroed));
   if (zeroed == 0) return {};
-  const auto first = (header.offset - extent * kExtentSize) / kBlockSize;
-  for (std::uint64_t b = first; b < first + div_up(header.length, kBlockSize); ++b) {
+  for (auto b = first; b < end; ++b) {
     work->zeroed.set(b);
     work->nonzero.reset(b);
     work->digests[b] = zero_block_digest(block_length(size(), extent * kBlocksPerExtent + b));
@@ -284,21 +321,49 @@ Result<void> TargetLane::handle_zero() {
   return {};
 }
 
+Result<void> TargetLane::handle_zero_run() {
+  const auto& header = reader_.header();
+  if (any_open(header.offset / kExtentSize, div_up(header.length, kExtentSize)))
+    return make_error(TransportErrc::unexpected_frame, "a zero run over an open extent");
+  zero_run_ = ByteRange{header.offset, header.length};
+  hole_zeroed_ = 0;
+  return zero_unread_range(*zero_run_, hole_zeroed_);
+}
+
+// A run is recorded as zero without being read: it must be known that it is.
+Result<void> TargetLane::handle_hole_end() {
+  const auto& header = reader_.header();
+  const auto first = header.offset / kExtentSize;
+  const auto count = div_up(header.length, kExtentSize);
+  const auto zeroed = std::exchange(zero_run_, std::nullopt);
+  if (zeroed != ByteRange{header.offset, header.length}) {
+    bool untouched = session_.fresh_content();
+    for (auto extent = first; untouched && extent < first + count; ++extent) {
+      const auto state = session_.index().state(extent);
+      untouched = state == ExtentState::unknown || state == ExtentState::zero;
+    }
+    if (!untouched || any_open(first, count))
+      return make_error(TransportErrc::unexpected_frame, "the end of a hole that was not zeroed");
+    hole_zeroed_ = 0;
+  }
+  if (waiting_zero_.size() >= kMaxTargetExtents)
+    return make_error(TransportErrc::unexpected_frame, "too many open runs");
+  if (waiting_.empty() && waiting_zero_.empty()) waiting_since_ = clock_.now();
+  waiting_zero_.push_back({first, count, std::exchange(hole_zeroed_, 0)});
+  return {};
+}
+
 Result<void> TargetLane::handle_extent_end() {
   const auto& header = reader_.header();
   BH_CHECK(check_frame_range(header, size()));
+  if ((header.flags & kFrameHoleEnd) != 0) return handle_hole_end();
   const auto first = header.offset / kExtentSize;
   const auto count = div_up(header.length, kExtentSize);
-  if ((header.flags & kFrameHoleEnd) != 0) {
-    if (waiting_.empty() && waiting_zero_.empty()) waiting_since_ = clock_.now();
-    waiting_zero_.push_back({first, count, std::exchange(hole_zeroed_, 0)});
-    if (waiting_zero_.size() > kMaxTargetExtents)
-      return make_error(TransportErrc::unexpected_frame, "too many open runs");
-    return {};
-  }
   for (auto extent = first; extent < first + count; ++extent) {
     BH_TRY(auto* work, work_for(extent));
     if (work->ended || !work->claim_sent) return make_error(TransportErrc::unexpected_frame, "extent_end out of place");
+    if (!work->content_known && work->sent.count() != work->blocks)
+      return make_error(TransportErrc::unexpected_frame, "the end of an extent that was neither claimed nor all sent");
     work->ended = true;
     ended_.push_back(extent);
   }

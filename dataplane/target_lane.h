@@ -34,10 +34,12 @@ class TargetLane final : public Lane {
     std::uint32_t blocks = 0;
     ExtentDigests digests{};                // of every block not written now; of all after the read-back
     std::bitset<kBlocksPerExtent> nonzero;  // what the digests say
+    std::bitset<kBlocksPerExtent> sent;     // by this run, as data or zeros
     std::bitset<kBlocksPerExtent> written;  // by this run
     std::bitset<kBlocksPerExtent> zeroed;   // by this run, and not zero before
     bool digested = true;                   // digests are true (false: verification is off and blocks were written)
     bool ended = false;                     // the source sent extent_end
+    bool content_known = true;              // the digests of blocks that are not sent are true
     bool claim_sent = true;                 // false while a claim is being read
     unsigned claim_reads = 0;
     unsigned writes = 0;  // in flight or pending
@@ -69,8 +71,13 @@ class TargetLane final : public Lane {
   Result<void> handle_frame();
   Result<void> handle_data();
   Result<void> handle_zero();
+  Result<void> handle_zero_run();
+  Result<void> handle_hole_end();
   Result<void> handle_extent_end();
   Result<Work*> work_for(std::uint64_t extent);
+  Result<Work*> add_work(std::uint64_t extent);
+  bool any_open(std::uint64_t first, std::uint64_t count) const;
+  static Result<void> mark_sent(Work& work, std::uint64_t first, std::uint64_t end);
 
   Result<void> flush_pending();
   Result<void> prepare_pending(std::vector<ByteRange>& file_ranges);
@@ -81,6 +88,8 @@ class TargetLane final : public Lane {
   void release_buffer(std::uint32_t buffer);
 
   Result<void> advance_claims(bool& progressed);
+  Result<bool> assume_content(std::uint64_t extent, Work& work);
+  void mark_nonzero(std::uint64_t extent, Work& work);
   Result<void> start_claim(std::uint64_t extent, std::uint64_t claim_end, std::uint64_t& next);
   Result<bool> issue_claim_reads(std::uint64_t extent, Work& work);
   void send_digests(std::uint64_t extent, Work& work);
@@ -89,6 +98,7 @@ class TargetLane final : public Lane {
   Result<void> end_extents();
   void acknowledge(std::uint64_t extent, const Work& work);
   Result<void> record(std::uint64_t extent, const Work& work);
+  bool is_recorded(std::uint64_t extent, const Work& work) const;
   bool checkpoint_due() const;
   Result<void> checkpoint();
   Result<void> read_back();
@@ -127,7 +137,8 @@ class TargetLane final : public Lane {
   std::vector<std::uint64_t> ended_;    // extents that ended and have writes in flight
   std::vector<std::uint64_t> waiting_;  // extents that wait for a checkpoint
   std::vector<ZeroRun> waiting_zero_;
-  std::uint32_t hole_zeroed_ = 0;  // blocks zeroed since the last hole run ended
+  std::optional<ByteRange> zero_run_;  // the hole that is being sent: zeroed, not ended
+  std::uint32_t hole_zeroed_ = 0;      // blocks zeroed since the last hole run ended
   Clock::Duration waiting_since_{};
   bool lane_end_ = false;
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};

@@ -36,6 +36,26 @@ Result<void> TargetLane::advance_claims(bool& progressed) {
   return {};
 }
 
+// Whether it is known what an extent holds that was not claimed: it was answered as zero, or the disk is new.
+Result<bool> TargetLane::assume_content(std::uint64_t extent, Work& work) {
+  auto& index = session_.index();
+  const auto state = index.state(extent);
+  if (state == ExtentState::zero || (state == ExtentState::unknown && session_.fresh_content())) return true;
+  if (state == ExtentState::known && session_.fresh_content()) {  // it is sent once more, after a mismatch
+    BH_TRY(const bool good, index.load(extent, work.digests));
+    if (good) mark_nonzero(extent, work);
+    return good;
+  }
+  BH_TRY(const auto run, session_.disk().next_data(extent * kExtentSize));
+  return !run || run->offset >= extent * kExtentSize + extent_length(extent);
+}
+
+void TargetLane::mark_nonzero(std::uint64_t extent, Work& work) {
+  const auto first = extent * kBlocksPerExtent;
+  for (std::uint32_t b = 0; b < work.blocks; ++b)
+    work.nonzero.set(b, work.digests[b] != zero_block_digest(block_length(size(), first + b)));
+}
+
 Result<void> TargetLane::start_claim(std::uint64_t extent, std::uint64_t claim_end, std::uint64_t& next) {
   auto& index = session_.index();
   next = extent + 1;
@@ -47,12 +67,10 @@ Result<void> TargetLane::start_claim(std::uint64_t extent, std::uint64_t claim_e
     return {};
   }
   if (state == ExtentState::known) {
-    BH_TRY(auto* work, work_for(extent));
+    BH_TRY(auto* work, add_work(extent));
     BH_TRY(const bool good, index.load(extent, work->digests));
     if (good) {
-      for (std::uint32_t b = 0; b < work->blocks; ++b)
-        work->nonzero.set(b,
-                          work->digests[b] != zero_block_digest(block_length(size(), extent * kBlocksPerExtent + b)));
+      mark_nonzero(extent, *work);
       send_digests(extent, *work);
       return {};
     }
@@ -65,7 +83,7 @@ Result<void> TargetLane::start_claim(std::uint64_t extent, std::uint64_t claim_e
     send_zero_digests(extent, next - extent);
     return {};
   }
-  BH_TRY(auto* work, work_for(extent));
+  BH_TRY(auto* work, add_work(extent));
   work->claim_sent = false;
   reading_claim_ = extent;
   reading_at_ = extent * kExtentSize;

@@ -18,9 +18,7 @@ Result<void> TargetLane::end_extents() {
     const auto& work = *works_.at(extent);
     if (work.writes > 0) {
       busy.push_back(extent);
-    } else if (work.written.none() && work.zeroed.none()) {
-      // Nothing changed: nothing needs to become durable first.
-      BH_CHECK(record(extent, work));
+    } else if (is_recorded(extent, work)) {
       acknowledge(extent, work);
       works_.erase(extent);
     } else {
@@ -32,12 +30,17 @@ Result<void> TargetLane::end_extents() {
   return {};
 }
 
+// Nothing changed and the index says so already: nothing needs to become durable before the acknowledgement.
+bool TargetLane::is_recorded(std::uint64_t extent, const Work& work) const {
+  const auto state = session_.index().state(extent);
+  return work.written.none() && work.zeroed.none() && (state == ExtentState::known || state == ExtentState::zero);
+}
+
 Result<void> TargetLane::record(std::uint64_t extent, const Work& work) {
   auto& index = session_.index();
   const auto shipped =
       static_cast<std::uint8_t>(std::min<std::size_t>(work.shipped_before + work.written.count(), kBlocksPerExtent));
-  const bool changed = work.written.any() || work.zeroed.any();
-  if (!changed && index.state(extent) != ExtentState::unknown && index.state(extent) != ExtentState::durable) return {};
+  if (is_recorded(extent, work)) return {};
   if (!work.digested) return index.store_durable(extent, shipped);
   if (work.nonzero.none() && shipped == 0) return index.store_zero_run(extent, 1);
   return index.store(extent, work.digests, shipped);

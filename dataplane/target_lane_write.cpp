@@ -85,7 +85,6 @@ Result<void> TargetLane::zero_chunk(std::uint64_t offset, std::uint64_t length, 
   if (segment.length != length) return make_error(BaseErrc::internal, "a chunk in two places");
   const auto content = scratch_.span().first(length);
   BH_CHECK(disk.file().read_at(segment.file_offset, content));
-  bool forgot = false;
   for (std::uint64_t at = 0; at < length;) {
     auto end = at;
     while (end < length && !is_zero(content.subspan(end, std::min(kBlockSize, length - end))))
@@ -94,6 +93,7 @@ Result<void> TargetLane::zero_chunk(std::uint64_t offset, std::uint64_t length, 
       at = std::min(at + kBlockSize, length);
       continue;
     }
+    bool forgot = false;
     BH_CHECK(forget_before_write(offset / kExtentSize, forgot));
     if (forgot) BH_CHECK(session_.index().sync());
     BH_CHECK(disk.file().zero_at(segment.file_offset + at, end - at));
