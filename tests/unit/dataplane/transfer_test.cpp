@@ -1,0 +1,247 @@
+// Whole transfers in the simulation: every way to ask for one, on disks of odd sizes and random content.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "unit/dataplane/transfer_fixture.h"
+
+namespace backhaul {
+namespace {
+
+using namespace testing;
+
+constexpr std::uint64_t kSizes[] = {
+    0, 1, 512, kBlockSize + 1, kExtentSize - 512, kExtentSize, 2 * kExtentSize + 3 * kBlockSize + 700};
+constexpr std::optional<DiskFormat> kFormats[] = {DiskFormat::raw, DiskFormat::vhdx, DiskFormat::vhdx_fixed};
+
+struct Checked {
+  SimTransfer::Outcome outcome;
+  std::uint64_t payload_bytes = 0, blocks_changed = 0, blocks_compared = 0, bytes_read = 0, target_bytes_read = 0;
+};
+
+// Sends and checks what holds after every transfer.
+void send_and_check(TwoSites& sites, const SimTransferOptions& options, const Content& content, Checked& checked) {
+  auto transfer = sites.transfer(options);
+  sites.target.reset_counters();
+  auto outcome = transfer.run(1);
+  ASSERT_OK(outcome);
+  const auto target_bytes_read = sites.target.counters().bytes_read;
+  DiskFormat format{};
+  const auto disk = disk_content(sites.target, options.request.disk, &format);
+  EXPECT_TRUE(same_disk(disk, content));
+  EXPECT_EQ(format, outcome->opened.format);
+  if (options.request.format) {
+    EXPECT_EQ(format, *options.request.format);
+  }
+  expect_no_leftovers(sites.target, options.request.disk);
+  EXPECT_EQ(sites.target.unsynced_changes(options.request.disk), 0U);
+  if (options.request.verify == VerifyMode::full ||
+      (options.request.verify == VerifyMode::written && !options.changed)) {
+    const auto root = root_of(disk);
+    EXPECT_EQ(outcome->source_root, root);
+    EXPECT_EQ(outcome->finished.root_digest, root);
+  }
+  const auto& counters = transfer.counters();
+  EXPECT_EQ(counters.resumed_bytes, 0U);
+  EXPECT_LE(counters.payload_bytes, counters.blocks_changed * kBlockSize);
+  checked = {std::move(*outcome),      counters.payload_bytes, counters.blocks_changed,
+             counters.blocks_compared, counters.bytes_read,    target_bytes_read};
+}
+
+SimTransferOptions options_for(SimRandom& random, std::optional<DiskFormat> format) {
+  SimTransferOptions options;
+  options.request.disk = "disk";
+  options.request.format = format;
+  options.request.verify = static_cast<VerifyMode>(random.below(3));
+  options.compress = static_cast<CompressMode>(random.below(3));
+  options.lanes = static_cast<std::uint32_t>(1 + random.below(4));
+  options.seed = random.next();
+  return options;
+}
+
+TEST(Transfer, ANewDiskOfEverySizeAndFormatEqualsItsSource) {
+  const auto seed = sim::seed_from_environment(1);
+  std::uint64_t round = 0;
+  for (const auto size : kSizes)
+    for (const auto format : kFormats)
+      for (const auto sync : {SyncMode::delta, SyncMode::full}) {
+        if (size == 0 && format != DiskFormat::raw) continue;
+        TwoSites sites(seed * 1000 + ++round);
+        SCOPED_TRACE(fmt::format("round {}, size {}, format {}, {}", round, size, to_string(*format), to_string(sync)));
+        const auto pattern = random_pattern(sites.random, size);
+        make_disk(sites.source, "source", DiskFormat::raw, pattern);
+        auto options = options_for(sites.random, format);
+        options.request.sync = sync;
+        Checked checked;
+        send_and_check(sites, options, pattern.content, checked);
+        EXPECT_TRUE(checked.outcome.opened.blank);
+        // Only what is not zero is sent.
+        EXPECT_EQ(checked.blocks_changed, blocks_that_differ(pattern.content, {}));
+        EXPECT_EQ(checked.blocks_compared, 0U);
+      }
+}
+
+TEST(Transfer, ADeltaSendsTheBlocksThatDifferAndNoOthers) {
+  const auto seed = sim::seed_from_environment(1);
+  std::uint64_t round = 0;
+  for (const auto size : kSizes)
+    for (const auto format : kFormats)
+      for (const bool reflink : {false, true}) {
+        if (size == 0) continue;
+        TwoSites sites(seed * 2000 + ++round, reflink);
+        SCOPED_TRACE(fmt::format("round {}, size {}, format {}", round, size, to_string(*format)));
+        auto pattern = random_pattern(sites.random, size);
+        make_disk(sites.target, "disk", *format, pattern);
+        const auto old = pattern.content;
+        change_some(sites.random, pattern, static_cast<unsigned>(sites.random.below(6)));
+        make_disk(sites.source, "source", DiskFormat::raw, pattern);
+        Checked checked;
+        send_and_check(sites, options_for(sites.random, std::nullopt), pattern.content, checked);
+        EXPECT_EQ(checked.outcome.opened.format, *format);
+        EXPECT_EQ(checked.outcome.opened.staging, reflink ? "clone" : "undo");
+        // Hole runs are zeroed by the target itself, which counts them.
+        EXPECT_EQ(checked.blocks_changed, blocks_that_differ(old, pattern.content));
+      }
+}
+
+TEST(Transfer, ASecondDeltaReadsNothingAtTheTarget) {
+  for (const auto format : kFormats) {
+    TwoSites sites(5);
+    auto pattern = random_pattern(sites.random, 2 * kExtentSize + 700);
+    make_disk(sites.source, "source", DiskFormat::raw, pattern);
+    auto options = options_for(sites.random, format);
+    options.request.verify = VerifyMode::written;
+    Checked checked;
+    send_and_check(sites, options, pattern.content, checked);
+    auto changed = pattern;
+    change_some(sites.random, changed, 1);
+    make_disk(sites.source, "source", DiskFormat::raw, changed);
+    send_and_check(sites, options, changed.content, checked);
+    EXPECT_EQ(checked.blocks_changed, blocks_that_differ(pattern.content, changed.content));
+    // What is read: what was written, metadata and the index's records.
+    EXPECT_LT(checked.target_bytes_read, checked.blocks_changed * kBlockSize + 3 * kChunkSize);
+  }
+}
+
+TEST(Transfer, AFullCopyOverAnOldDiskInEveryStagingGivesTheSource) {
+  const auto seed = sim::seed_from_environment(1);
+  std::uint64_t round = 0;
+  for (const auto size : {kBlockSize + 1, 2 * kExtentSize + 700})
+    for (const auto format : kFormats)
+      for (const auto staging : {StagingChoice::automatic, StagingChoice::clone, StagingChoice::undo}) {
+        TwoSites sites(seed * 3000 + ++round);
+        SCOPED_TRACE(
+            fmt::format("round {}, size {}, format {}, {}", round, size, to_string(*format), to_string(staging)));
+        make_disk(sites.target, "disk", *format, random_pattern(sites.random, size));
+        const auto pattern = random_pattern(sites.random, size, 5 * kExtentSize);
+        make_disk(sites.source, "source", DiskFormat::raw, pattern);
+        auto options = options_for(sites.random, std::nullopt);
+        options.request.sync = SyncMode::full;
+        options.request.staging = staging;
+        Checked checked;
+        send_and_check(sites, options, pattern.content, checked);
+        EXPECT_FALSE(checked.outcome.opened.compare);
+        EXPECT_EQ(checked.outcome.opened.blank, staging == StagingChoice::automatic);
+        EXPECT_TRUE(checked.outcome.opened.had_old_disk);
+      }
+}
+
+TEST(Transfer, AVhdxSourceGivesTheSameDiskAndRootAsARawOne) {
+  TwoSites sites(6);
+  const auto pattern = random_pattern(sites.random, 2 * kExtentSize + 7 * 512);
+  make_disk(sites.source, "source", DiskFormat::vhdx, pattern, kMiB);
+  for (const auto format : kFormats) {
+    auto options = options_for(sites.random, format);
+    options.request.sync = SyncMode::full;
+    options.request.verify = VerifyMode::written;
+    Checked checked;
+    send_and_check(sites, options, pattern.content, checked);
+    EXPECT_EQ(checked.outcome.source_root, root_of(pattern.content));
+  }
+}
+
+TEST(Transfer, ChangedExtentsOnlyAreReadAndTheRestStaysAsItWas) {
+  const auto seed = sim::seed_from_environment(1);
+  for (std::uint64_t round = 0; round < 18; ++round) {
+    TwoSites sites(seed * 4000 + round, round % 2 == 0);
+    const auto format = *kFormats[round % 3];
+    SCOPED_TRACE(fmt::format("round {}, format {}", round, to_string(format)));
+    const auto size = kSizes[1 + round % 6];
+    auto pattern = random_pattern(sites.random, size);
+    make_disk(sites.target, "disk", format, pattern);
+    const auto old = pattern.content;
+    auto options = options_for(sites.random, std::nullopt);
+    options.request.sync = round % 4 == 3 ? SyncMode::full : SyncMode::delta;
+    options.changed = change_some(sites.random, pattern, static_cast<unsigned>(sites.random.below(5)));
+    make_disk(sites.source, "source", DiskFormat::raw, pattern);
+    Checked checked;
+    send_and_check(sites, options, pattern.content, checked);
+    std::uint64_t listed = 0;
+    for (const auto& range : *options.changed)
+      listed += align_up(range.end(), kBlockSize) - align_down(range.offset, kBlockSize);
+    EXPECT_LE(checked.bytes_read, listed);
+    EXPECT_LE(checked.blocks_changed, blocks_that_differ(old, pattern.content));
+  }
+}
+
+TEST(Transfer, ARoundWithoutASwapLeavesTheDiskStagedAndTheNextGoesOn) {
+  for (const auto format : kFormats)
+    for (const bool old_disk : {false, true}) {
+      TwoSites sites(7);
+      auto pattern = random_pattern(sites.random, 2 * kExtentSize + 700);
+      const auto old = random_pattern(sites.random, 2 * kExtentSize + 700);
+      if (old_disk) make_disk(sites.target, "disk", *format, old);
+      make_disk(sites.source, "source", DiskFormat::raw, pattern);
+      SimTransferOptions options;
+      options.request.disk = "disk";
+      options.request.format = format;
+      options.swap = false;
+      auto first = sites.transfer(options);
+      ASSERT_OK(first.run(1));
+      if (!old_disk) {
+        EXPECT_EQ(sites.target.kind("disk").value(), Storage::Kind::none);
+      }
+      const auto before = pattern.content;
+      const auto touched = change_some(sites.random, pattern, 3);
+      make_disk(sites.source, "source", DiskFormat::raw, pattern);
+      // A tracker's list is enough now, for the staged disk is whole.
+      options.changed = touched;
+      options.swap = true;
+      options.request.epoch = first.opened().epoch;
+      auto second = sites.transfer(options);
+      ASSERT_OK(second.run(1));
+      EXPECT_TRUE(second.opened().resumed);
+      EXPECT_EQ(second.counters().resumed_bytes, 0U);
+      EXPECT_LE(second.counters().blocks_changed, blocks_that_differ(before, pattern.content));
+      EXPECT_TRUE(same_disk(disk_content(sites.target, "disk"), pattern.content));
+      expect_no_leftovers(sites.target, "disk");
+    }
+}
+
+TEST(Transfer, SmallWindowsAndDelaysChangeNothing) {
+  const auto seed = sim::seed_from_environment(1);
+  for (std::uint64_t round = 0; round < 6; ++round) {
+    TwoSites sites(seed * 5000 + round);
+    SCOPED_TRACE(round);
+    const auto pattern = random_pattern(sites.random, 2 * kExtentSize + 700);
+    make_disk(sites.target, "disk", DiskFormat::vhdx, random_pattern(sites.random, 2 * kExtentSize + 1024));
+    make_disk(sites.source, "source", DiskFormat::raw, pattern);
+    auto options = options_for(sites.random, std::nullopt);
+    options.request.verify = VerifyMode::written;
+    auto transfer = sites.transfer(options);
+    transfer.link_faults = [&](unsigned, std::uint32_t) {
+      SimTransfer::LinkFaults faults;
+      for (auto* direction : {&faults.to_target, &faults.to_source}) {
+        direction->window = 1000 + sites.random.below(200'000);
+        direction->max_write = 100 + sites.random.below(100'000);
+        direction->max_read = 100 + sites.random.below(100'000);
+        direction->delay_steps = static_cast<std::uint32_t>(sites.random.below(50));
+      }
+      return faults;
+    };
+    ASSERT_OK(transfer.run(1));
+    EXPECT_TRUE(same_disk(disk_content(sites.target, "disk"), pattern.content));
+  }
+}
+
+}  // namespace
+}  // namespace backhaul
