@@ -203,11 +203,18 @@ def test_compression_shrinks_what_can_shrink(host, pki, folder):
     source = folder / "source.raw"
     source.write_bytes((b"the same line of text, over and over\n" * (16 * MIB // 37 + 1))[:16 * MIB])
     wire = {}
-    for mode in ("off", "auto", "zstd"):
-        result = expect_good_send(host, pki, source, f"disk-{mode}", sync="full", compress=mode)
+    # `auto` compresses only while the link binds: a limit makes it bind, on any machine.
+    for mode, options in (("off", {}), ("zstd", {}), ("auto", {"limit": "8M"})):
+        result = expect_good_send(host, pki, source, f"disk-{mode}", sync="full", compress=mode, **options)
         wire[mode] = result["wire_bytes"]
         harness.run("cmp", source, host.path(f"disk-{mode}"))
     assert wire["off"] >= 16 * MIB and wire["zstd"] <= MIB and wire["auto"] <= 8 * MIB, wire
+
+
+def test_compression_by_choice_never_costs_wire_bytes(host, pki, folder):
+    source = fill(folder / "source.raw", 8 * MIB)
+    result = expect_good_send(host, pki, source, "disk", sync="full", compress="auto")
+    assert 8 * MIB <= result["wire_bytes"] <= 8.2 * MIB
 
 
 def test_compression_of_noise_costs_next_to_nothing(host, pki, folder):
