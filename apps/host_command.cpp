@@ -63,7 +63,7 @@ Result<Endpoint> parse_listen(const std::string& text) {
 
 Result<void> run_host(HostOptions options) {
   BH_CHECK(read_config(options));
-  if (options.listen.empty()) options.listen = "0.0.0.0:8443";
+  if (options.listen.empty()) options.listen = "0.0.0.0:7443";
   if (options.store.empty())
     return make_error(BaseErrc::invalid_argument, "no store given (--store DIR or store = \"DIR\")");
   BH_TRY(const auto endpoint, parse_listen(options.listen));
