@@ -44,7 +44,10 @@ std::string refusal(int number) {
 }  // namespace
 
 Uring::~Uring() {
-  if (open_) io_uring_queue_exit(&ring_);
+  if (!open_) return;
+  // The ring itself is taken down in the background; without this its files would stay open for a while after.
+  if (files_ == Files::ready) (void)io_uring_unregister_files(&ring_);
+  io_uring_queue_exit(&ring_);
 }
 
 Result<void> Uring::open(unsigned entries) {
