@@ -1,5 +1,7 @@
 #include "sim/sim_transfer.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 
 #include "dataplane/scan.h"
@@ -10,6 +12,13 @@ namespace {
 
 // Steps without an end that no transfer of a test needs: two lanes that wait for each other.
 constexpr std::uint64_t kMaxSteps = 2'000'000;
+
+// Lanes come and go by the hundred, with 14 MiB each: their pages are kept, for a page fault is dear.
+void keep_large_memory() {
+  static const bool once =
+      mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024) != 0 && mallopt(M_TRIM_THRESHOLD, 512 * 1024 * 1024) != 0;
+  (void)once;
+}
 
 // What says most: what cannot be retried before what can, the first before its consequences.
 void note_error(std::optional<Error>& kept, Error error) {
@@ -64,6 +73,7 @@ SimTransfer::SimTransfer(SimStorage& source, std::string source_path, Storage& t
       hasher_(make_block_hasher(HashKernel::one_buffer).value()),
       sync_(options_.request.sync),
       epoch_(options_.request.epoch) {
+  keep_large_memory();
   restart_target();
 }
 
