@@ -88,7 +88,7 @@ const ErrorCategory& base_category() noexcept {
   return category;
 }
 
-Error Error::from_errno(int number, std::string what) {
+Error Error::from_errno(int number, const std::string& what) {
   std::error_code code(number, std::generic_category());
   return {code, what + ": " + code.message()};
 }

@@ -52,7 +52,7 @@ class [[nodiscard]] Error {
 
   // An operating system error: `number` is an errno value, `what` the action and its object
   // ("write disk.vhdx at 4096").
-  static Error from_errno(int number, std::string what);
+  static Error from_errno(int number, const std::string& what);
   // What a peer reported in an error frame; the texts are already bounded and printable.
   static Error from_peer(std::string symbol, std::string cause, std::string fix, Retry retry);
 
