@@ -3,7 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <signal.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX, not the C++ header
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -72,6 +72,7 @@ class Child {
 
 Result<pid_t> spawn(const std::vector<std::string>& argv, int input, int output, int errors) {
   std::vector<char*> arguments;
+  arguments.reserve(argv.size() + 1);
   for (const auto& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
   posix_spawn_file_actions_t files;

@@ -71,10 +71,10 @@ class CommandDriver final : public VmDriver {
  private:
   using Answer = Result<boost::json::object>;
 
-  Answer call(const char* verb, const VmRef& vm, boost::json::object more = {}, std::uint32_t more_time_s = 0) {
+  Answer call(const char* verb, const VmRef& vm, const boost::json::object& more = {}, std::uint32_t more_time_s = 0) {
     boost::json::object request = to_json_object(vm);
     request["verb"] = verb;
-    for (auto& [key, value] : more) request[key] = std::move(value);
+    for (const auto& [key, value] : more) request[key] = value;
     std::vector<std::string> argv = options_.command;
     argv.push_back(verb);
     BH_TRY(ChildOutcome outcome, run_child(argv, boost::json::serialize(request) + "\n",
@@ -100,8 +100,8 @@ class CommandDriver final : public VmDriver {
     if (!answer) return std::move(answer).error();
     return parse(*answer);
   }
-  static Result<void> done(Answer answer) {
-    if (!answer) return std::move(answer).error();
+  static Result<void> done(const Answer& answer) {
+    if (!answer) return answer.error();
     return {};
   }
 
