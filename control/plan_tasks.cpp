@@ -27,11 +27,13 @@ std::vector<std::string> plan_items_of(const RecoveryPlan& plan) {
 // The newest job that this plan job started for each item of `items`.
 Result<std::vector<Child>> children_of(JobContext& c, const std::vector<std::string>& items) {
   std::vector<Child> children;
+  children.reserve(items.size());
   for (const auto& item : items) children.push_back({item, {}});
   for (const auto& id : c.job.children) {
     BH_TRY(Job child, c.world.records.job(id));
-    for (auto& slot : children)
-      if (slot.item == child.item) slot.job = std::move(child);
+    const auto slot =
+        std::find_if(children.begin(), children.end(), [&](const Child& known) { return known.item == child.item; });
+    if (slot != children.end()) slot->job = std::move(child);
   }
   return children;
 }
