@@ -11,6 +11,7 @@
 
 #include "base/world.h"
 #include "checksum/block_digest.h"
+#include "control/control_error.h"
 #include "dataplane/linux_storage.h"
 #include "dataplane/transfer.h"
 
@@ -36,7 +37,9 @@ int print_error(const Error& error, bool json) {
   fmt::print(stderr, "backhaul: {}: {}\n", error.symbol(), message);
   if (!error.from_peer() && !error.cause().empty()) fmt::print(stderr, "  cause: {}\n", error.cause());
   if (!error.fix().empty()) fmt::print(stderr, "  fix:   {}\n", error.fix());
-  return error == make_error_code(BaseErrc::invalid_argument) ? kExitUsage : kExitFailed;
+  const bool usage =
+      error == make_error_code(BaseErrc::invalid_argument) || error == make_error_code(ControlErrc::bad_file);
+  return usage ? kExitUsage : kExitFailed;
 }
 
 void print_json(const boost::json::object& object) {

@@ -70,11 +70,29 @@ class Child {
   pid_t pid_;
 };
 
-Result<pid_t> spawn(const std::vector<std::string>& argv, int input, int output, int errors) {
-  std::vector<char*> arguments;
-  arguments.reserve(argv.size() + 1);
-  for (const auto& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
-  arguments.push_back(nullptr);
+// What the child sees: our own variables, those of `more` in place of ours.
+std::vector<std::string> child_environment(const Environment& more) {
+  std::vector<std::string> variables;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string_view text(*variable);
+    if (more.find(std::string(text.substr(0, text.find('=')))) == more.end()) variables.emplace_back(text);
+  }
+  for (const auto& [name, value] : more) variables.push_back(name + "=" + value);
+  return variables;
+}
+
+std::vector<char*> pointers(const std::vector<std::string>& texts) {
+  std::vector<char*> result;
+  result.reserve(texts.size() + 1);
+  for (const auto& text : texts) result.push_back(const_cast<char*>(text.c_str()));
+  result.push_back(nullptr);
+  return result;
+}
+
+Result<pid_t> spawn(const std::vector<std::string>& argv, const Environment& environment, int input, int output,
+                    int errors) {
+  const auto arguments = pointers(argv);
+  const auto variables = child_environment(environment);
   posix_spawn_file_actions_t files;
   posix_spawnattr_t attributes;
   posix_spawn_file_actions_init(&files);
@@ -91,7 +109,8 @@ Result<pid_t> spawn(const std::vector<std::string>& argv, int input, int output,
   posix_spawnattr_setpgroup(&attributes, 0);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   pid_t pid = -1;
-  const int failed = ::posix_spawnp(&pid, arguments[0], &files, &attributes, arguments.data(), environ);
+  const int failed =
+      ::posix_spawnp(&pid, arguments[0], &files, &attributes, arguments.data(), pointers(variables).data());
   posix_spawn_file_actions_destroy(&files);
   posix_spawnattr_destroy(&attributes);
   if (failed != 0)
@@ -104,12 +123,12 @@ Result<pid_t> spawn(const std::vector<std::string>& argv, int input, int output,
 }  // namespace
 
 Result<ChildOutcome> run_child(const std::vector<std::string>& argv, std::string_view input,
-                               std::chrono::milliseconds timeout) {
+                               std::chrono::milliseconds timeout, const Environment& environment) {
   if (argv.empty() || argv[0].empty()) return make_error(ControlErrc::driver_failed, "no command is given");
   BH_TRY(Pipe in, make_input());
   BH_TRY(Pipe out, make_pipe());
   BH_TRY(Pipe err, make_pipe());
-  BH_TRY(pid_t pid, spawn(argv, in.read.get(), out.write.get(), err.write.get()));
+  BH_TRY(pid_t pid, spawn(argv, environment, in.read.get(), out.write.get(), err.write.get()));
   Child child(pid);
   in.read.reset();
   out.write.reset();

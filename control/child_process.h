@@ -22,9 +22,12 @@ struct ChildOutcome {
   std::string output, errors;
 };
 
-// Errors: driver_failed (it could not be started), driver_timeout, driver_protocol (too much output).
+using Environment = std::map<std::string, std::string>;
+
+// `environment` is set on top of our own. Errors: driver_failed (it could not be started), driver_timeout,
+// driver_protocol (too much output).
 Result<ChildOutcome> run_child(const std::vector<std::string>& argv, std::string_view input,
-                               std::chrono::milliseconds timeout);
+                               std::chrono::milliseconds timeout, const Environment& environment = {});
 
 // An action of a recovery plan; action_failed with the end of its stderr.
 Result<void> run_plan_command(const PlanAction& action, const boost::json::object& about);

@@ -78,7 +78,7 @@ class CommandDriver final : public VmDriver {
     std::vector<std::string> argv = options_.command;
     argv.push_back(verb);
     BH_TRY(ChildOutcome outcome, run_child(argv, boost::json::serialize(request) + "\n",
-                                           std::chrono::seconds(options_.timeout_s + more_time_s)));
+                                           std::chrono::seconds(options_.timeout_s + more_time_s), options_.env));
     if (outcome.exit_status != 0) return refusal(verb, vm, outcome);
     boost::system::error_code failed;
     auto answer = boost::json::parse(outcome.output, failed);

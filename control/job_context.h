@@ -32,13 +32,14 @@ struct World {
 
 // The pace of jobs; all in one place (docs/phases.md, section 3).
 struct Pace {
-  std::chrono::milliseconds poll{200};  // of running transfers
-  std::chrono::seconds look{5};         // while a job waits: next delta's size, projected downtime
-  std::chrono::seconds delta_interval{60}, delta_least{5};
+  std::chrono::milliseconds poll{200};   // of running transfers
+  std::chrono::milliseconds look{5000};  // while a job waits: next delta's size, projected downtime
+  std::chrono::milliseconds delta_interval{60'000}, delta_least{5000};
   std::uint64_t delta_bytes = kGiB;  // a next delta above this starts at once
-  std::chrono::seconds retry_first{10}, retry_last{600};
-  std::uint32_t attempts = 5;             // of a task, when its error can pass
-  std::chrono::seconds tell_progress{1};  // to subscribers
+  std::chrono::milliseconds retry_first{10'000}, retry_last{600'000};
+  std::uint32_t attempts = 5;                     // of a task, when its error can pass
+  std::chrono::milliseconds tell_progress{1000};  // to subscribers
+  std::chrono::seconds minute{60};                // of items' settings in minutes; less only in rehearsals
 };
 
 // What only this process knows of a job: transfers under way. Lost by a crash, and then made anew.

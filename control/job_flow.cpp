@@ -14,14 +14,14 @@ void end_job(Job& job, JobState state, std::int64_t now_unix_s) {
 }
 
 // The item of a planned failover that succeeded runs at the target now.
-void settle_failover(const Job& job, Item& item, std::int64_t now_unix_s) {
+void settle_failover(const Job& job, Item& item, std::int64_t now_unix_s, std::chrono::seconds minute) {
   Location& here = job.direction == Direction::recovery_to_primary ? item.primary : item.recovery;
   here = job.target;
   here.vm_exists = true;
   item.failover_job = job.id;
   set_state(item, ItemState::planned_failover_commit_pending);
   if (item.commit_policy.mode != CommitMode::none)
-    item.commit_deadline_unix_s = now_unix_s + 60 * std::int64_t{item.commit_policy.minutes};
+    item.commit_deadline_unix_s = now_unix_s + minute.count() * std::int64_t{item.commit_policy.minutes};
 }
 
 void settle_commit(const Job& job, Item& item) {
@@ -48,7 +48,7 @@ void settle_back(Transaction& transaction, const Job& job, Item& item, std::int6
 }
 
 void settle_item(Transaction& transaction, const Job& job, Item& item, std::int64_t now_unix_s,
-                 const std::string& spare_id) {
+                 const std::string& spare_id, std::chrono::seconds minute) {
   if (job.kind == JobKind::replication) {
     item.replication_job.clear();
     if (item.remove_requested) transaction.remove_item(item.id);
@@ -57,7 +57,7 @@ void settle_item(Transaction& transaction, const Job& job, Item& item, std::int6
   item.current_job.clear();
   if (job.rolling_back) return settle_back(transaction, job, item, now_unix_s, spare_id);
   switch (job.kind) {
-    case JobKind::planned_failover: return settle_failover(job, item, now_unix_s);
+    case JobKind::planned_failover: return settle_failover(job, item, now_unix_s, minute);
     case JobKind::commit: return settle_commit(job, item);
     case JobKind::cancel_failover: return settle_back(transaction, job, item, now_unix_s, spare_id);
     case JobKind::reprotect:
@@ -105,8 +105,8 @@ void enter_task(Job& job, std::int64_t now_unix_s) {
   }
 }
 
-void complete_task(Transaction& transaction, Job& job, Item* item, std::int64_t now_unix_s,
-                   const std::string& spare_id) {
+void complete_task(Transaction& transaction, Job& job, Item* item, std::int64_t now_unix_s, const std::string& spare_id,
+                   std::chrono::seconds minute) {
   Task& task = job.tasks[job.current_task];
   task.state = TaskState::succeeded;
   task.ended_unix_s = now_unix_s;
@@ -118,7 +118,7 @@ void complete_task(Transaction& transaction, Job& job, Item* item, std::int64_t 
     return enter_task(job, now_unix_s);
   }
   end_job(job, job.rolling_back ? JobState::cancelled : JobState::succeeded, now_unix_s);
-  if (item != nullptr) settle_item(transaction, job, *item, now_unix_s, spare_id);
+  if (item != nullptr) settle_item(transaction, job, *item, now_unix_s, spare_id, minute);
 }
 
 void begin_rollback(Transaction& transaction, Job& job, Item* item, std::int64_t now_unix_s,
@@ -134,7 +134,7 @@ void begin_rollback(Transaction& transaction, Job& job, Item* item, std::int64_t
   const auto rollback = rollback_tasks(job.kind);
   if (rollback.empty()) {
     end_job(job, JobState::cancelled, now_unix_s);
-    if (item != nullptr) settle_item(transaction, job, *item, now_unix_s, spare_id);
+    if (item != nullptr) settle_item(transaction, job, *item, now_unix_s, spare_id, std::chrono::seconds(60));
     return;
   }
   job.current_task = static_cast<std::uint32_t>(job.tasks.size());

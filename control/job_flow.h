@@ -2,6 +2,8 @@
 // they can run inside a store transaction, more than once.
 #pragma once
 
+#include <chrono>
+
 #include "control/job.h"
 #include "control/model.h"
 #include "control/records.h"
@@ -15,9 +17,9 @@ Job make_job(JobKind kind, std::string id, DataSync sync, std::string actor, std
 void enter_task(Job& job, std::int64_t now_unix_s);
 
 // The current task succeeded: the next one begins, or the job ends and settles its item (may be null for a plan job).
-// `spare_id` is for a replication job, which the end of a job may call for.
-void complete_task(Transaction& transaction, Job& job, Item* item, std::int64_t now_unix_s,
-                   const std::string& spare_id);
+// `spare_id` is for a replication job, which the end of a job may call for; `minute`: Pace::minute.
+void complete_task(Transaction& transaction, Job& job, Item* item, std::int64_t now_unix_s, const std::string& spare_id,
+                   std::chrono::seconds minute = std::chrono::seconds(60));
 
 // A recorded cancel takes effect: what is left is replaced by the rollback tasks.
 void begin_rollback(Transaction& transaction, Job& job, Item* item, std::int64_t now_unix_s,

@@ -245,7 +245,7 @@ Result<void> Runner::advance(JobContext& c) {
     // A cancel that came first wins: the next step rolls back. This is where StartTarget is entered or not.
     if (cancel_is_due(job) || job.current_task != ended) return {};
     job.tasks[ended].seconds = seconds;
-    complete_task(transaction, job, item, c.now_unix_s(), spare_id);
+    complete_task(transaction, job, item, c.now_unix_s(), spare_id, c.pace.minute);
     return {};
   });
 }

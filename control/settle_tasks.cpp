@@ -101,7 +101,7 @@ Result<Step> initial_replication(JobContext& c) {
 }
 
 Result<Step> replication_cycle(JobContext& c) {
-  const auto interval = std::chrono::seconds(60 * std::int64_t{c.item.replication_minutes});
+  const auto interval = c.pace.minute * std::int64_t{c.item.replication_minutes};
   if (!c.job.round.open) {
     const auto age = std::chrono::seconds(c.now_unix_s() - c.job.round.point_unix_s);
     if (age < interval) return Step::after(interval - age);

@@ -1,6 +1,7 @@
 #include "control/toml_reader.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <sstream>
@@ -69,19 +70,23 @@ toml::array to_toml_array(const boost::json::array& array) {
 void Mistakes::add(const toml::source_region& where, std::string_view key, std::string_view what) {
   std::string line = name_;
   if (where.begin.line != 0) line += fmt::format(":{}", where.begin.line);
-  lines_.push_back(fmt::format("{}: {}{}{}", line, key, key.empty() ? "" : ": ", what));
+  lines_.push_back({where.begin.line, fmt::format("{}: {}{}{}", line, key, key.empty() ? "" : ": ", what)});
 }
 
 Error Mistakes::to_error() const {
+  auto lines = lines_;
+  std::stable_sort(lines.begin(), lines.end(), [](const Line& a, const Line& b) { return a.number < b.number; });
   std::string text;
-  for (std::size_t i = 0; i < lines_.size() && i < kMaxListed; ++i) text += (i == 0 ? "" : "\n") + lines_[i];
+  for (std::size_t i = 0; i < lines.size() && i < kMaxListed; ++i) text += (i == 0 ? "" : "\n") + lines[i].text;
   if (lines_.size() > kMaxListed) text += fmt::format("\nand {} more", lines_.size() - kMaxListed);
   return make_error(ControlErrc::bad_file, std::move(text));
 }
 
 TableReader::~TableReader() {
   for (const auto& [key, node] : table_)
-    if (!seen_.contains(key.str())) mistakes_.add(key.source(), full(key.str()), "is no known key");
+    if (!seen_.contains(key.str()))
+      mistakes_.add(key.source(), full(key.str()),
+                    fmt::format("is no known key; known are {}", fmt::join(seen_, ", ")));
 }
 
 const toml::node* TableReader::find(std::string_view key, Need need) {
@@ -148,6 +153,23 @@ void TableReader::texts(std::string_view key, std::vector<std::string>& values) 
       values.push_back(text->get());
     else
       mistakes_.add(element.source(), full(key), "must be a list of texts");
+  }
+}
+
+void TableReader::numbers(std::string_view key, std::vector<std::uint32_t>& values, std::uint32_t low,
+                          std::uint32_t high) {
+  const auto* node = find(key, Need::optional);
+  if (node == nullptr) return;
+  const auto what = fmt::format("must be a list of whole numbers from {} to {}", low, high);
+  const auto* array = node->as_array();
+  if (array == nullptr) return mistake(key, what);
+  values.clear();
+  for (const auto& element : *array) {
+    const auto* number = element.as_integer();
+    if (number != nullptr && number->get() >= low && number->get() <= high)
+      values.push_back(static_cast<std::uint32_t>(number->get()));
+    else
+      mistakes_.add(element.source(), full(key), what);
   }
 }
 

@@ -23,18 +23,22 @@ class Mistakes {
   explicit Mistakes(std::string_view name) : name_(name) {}
   void add(const toml::source_region& where, std::string_view key, std::string_view what);
   bool none() const { return lines_.empty(); }
-  Error to_error() const;  // bad_file; at most 20 lines
+  Error to_error() const;  // bad_file; by line, at most 20
 
  private:
   std::string name_;
-  std::vector<std::string> lines_;
+  struct Line {
+    std::uint32_t number;
+    std::string text;
+  };
+  std::vector<Line> lines_;
 };
 
 class TableReader {
  public:
   TableReader(const toml::table& table, std::string path, Mistakes& mistakes)
       : table_(table), path_(std::move(path)), mistakes_(mistakes) {}
-  ~TableReader();  // reports the keys that were not read
+  ~TableReader();  // reports the keys that were not read, and names those that were asked for
   TableReader(const TableReader&) = delete;
   TableReader& operator=(const TableReader&) = delete;
 
@@ -51,10 +55,12 @@ class TableReader {
   // One of these, or a mistake that lists them.
   void choice(std::string_view key, std::string& value, std::initializer_list<std::string_view> choices);
   void texts(std::string_view key, std::vector<std::string>& values);
+  void numbers(std::string_view key, std::vector<std::uint32_t>& values, std::uint32_t low, std::uint32_t high);
   void object(std::string_view key, boost::json::object& value);  // anything: passed on untouched
   void table(std::string_view key, const std::function<void(TableReader&)>& read, Need need = Need::optional);
   void tables(std::string_view key, const std::function<void(TableReader&)>& read, Need need = Need::optional);
   void mistake(std::string_view key, std::string_view what);
+  bool has(std::string_view key) const { return table_.contains(key); }
 
  private:
   void number_(std::string_view key, std::uint64_t& value, std::uint64_t low, std::uint64_t high, Need need);
