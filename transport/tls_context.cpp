@@ -75,13 +75,12 @@ Result<void> set_policy(SSL_CTX* context, TlsRole role) {
   return {};
 }
 
-Result<void> load_trust(SSL_CTX* context, TlsRole role, const std::filesystem::path& directory) {
-  const auto ca = directory / "ca.crt";
+Result<void> load_trust(SSL_CTX* context, TlsRole role, const std::filesystem::path& ca) {
   BH_CHECK(check_file(ca));
   if (SSL_CTX_load_verify_file(context, ca.c_str()) != 1) return credentials(ca, take_openssl_error());
   if (role == TlsRole::server) SSL_CTX_set_client_CA_list(context, SSL_load_client_CA_file(ca.c_str()));
 
-  const auto crl = directory / "crl.pem";
+  const auto crl = ca.parent_path() / "crl.pem";
   std::error_code ignored;
   if (!std::filesystem::exists(crl, ignored)) return {};
   BH_CHECK(check_file(crl));
@@ -131,6 +130,18 @@ Result<void> load_own(TlsContext::Impl& impl, const std::filesystem::path& direc
   return {};
 }
 
+// All but the node's own credentials.
+Result<std::unique_ptr<TlsContext::Impl>> new_context(TlsRole role, const std::filesystem::path& ca) {
+  ERR_clear_error();
+  auto impl = std::make_unique<TlsContext::Impl>();
+  impl->role = role;
+  impl->context.reset(SSL_CTX_new(role == TlsRole::client ? TLS_client_method() : TLS_server_method()));
+  if (impl->context == nullptr) return make_error(TransportErrc::tls_credentials, "OpenSSL: " + take_openssl_error());
+  BH_CHECK(set_policy(impl->context.get(), role));
+  BH_CHECK(load_trust(impl->context.get(), role, ca));
+  return impl;
+}
+
 }  // namespace
 
 std::string take_openssl_error() {
@@ -159,14 +170,13 @@ TlsContext::~TlsContext() = default;
 const std::vector<std::string>& TlsContext::warnings() const noexcept { return impl_->warnings; }
 
 Result<std::shared_ptr<TlsContext>> TlsContext::load(TlsRole role, const std::filesystem::path& directory) {
-  ERR_clear_error();
-  auto impl = std::make_unique<Impl>();
-  impl->role = role;
-  impl->context.reset(SSL_CTX_new(role == TlsRole::client ? TLS_client_method() : TLS_server_method()));
-  if (impl->context == nullptr) return make_error(TransportErrc::tls_credentials, "OpenSSL: " + take_openssl_error());
-  BH_CHECK(set_policy(impl->context.get(), role));
-  BH_CHECK(load_trust(impl->context.get(), role, directory));
+  BH_TRY(auto impl, new_context(role, directory / "ca.crt"));
   BH_CHECK(load_own(*impl, directory));
+  return std::shared_ptr<TlsContext>(new TlsContext(std::move(impl)));
+}
+
+Result<std::shared_ptr<TlsContext>> TlsContext::load_ca(const std::filesystem::path& ca) {
+  BH_TRY(auto impl, new_context(TlsRole::client, ca));
   return std::shared_ptr<TlsContext>(new TlsContext(std::move(impl)));
 }
 

@@ -27,6 +27,8 @@ class TlsContext {
  public:
   // Errors name the file that is missing, unreadable, expired, or whose key does not match.
   static Result<std::shared_ptr<TlsContext>> load(TlsRole role, const std::filesystem::path& directory);
+  // A client without a certificate of its own, for servers that ask for none: trusts `ca`, and crl.pem beside it.
+  static Result<std::shared_ptr<TlsContext>> load_ca(const std::filesystem::path& ca);
   ~TlsContext();
 
   // What is allowed but should not stay so (a key that others can read, a certificate that ends soon): for the log.
