@@ -80,6 +80,7 @@ void read_host(TableReader& t, HostConfig& config) {
   read_endpoint(t, "listen", config.listen, nullptr, Need::optional);
   t.text("store", config.store);
   t.text("tls", config.tls);
+  t.texts("sources", config.sources);
   read_drivers(t, config.drivers);
   read_site(t, config.networks, config.generations);
 }
@@ -135,6 +136,7 @@ void read_appliance(TableReader& t, ApplianceConfig& config) {
   if (!is_valid_id(config.vault)) t.mistake("vault", "must be 1 to 63 letters, digits, '.', '_' or '-'");
   t.text("state", config.state, Need::required);
   t.text("store", config.store, Need::required);
+  t.texts("sources", config.sources);
   read_hosts(t, config.hosts);
   read_drivers(t, config.drivers);
   read_site(t, config.networks, config.generations);

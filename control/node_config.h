@@ -35,9 +35,10 @@ struct HostAddress {
 
 // Of `backhaul host`. Empty texts: not given; the command line may say more.
 struct HostConfig {
-  std::string listen;  // ADDRESS:PORT
-  std::string store;   // directory of the target disks
-  std::string tls;     // ca.crt, node.crt, node.key
+  std::string listen;                // ADDRESS:PORT
+  std::string store;                 // directory of the target disks
+  std::string tls;                   // ca.crt, node.crt, node.key
+  std::vector<std::string> sources;  // further directories from which disks may be read: where drivers put snapshots
   std::vector<DriverConfig> drivers;
   // What preflight checks a VM against.
   std::vector<std::string> networks;
@@ -58,6 +59,7 @@ struct ApplianceConfig {
   std::string vault = "vault";            // the name in the API's paths
   std::string state;                      // directory of the job store; one appliance at a time
   std::string store;                      // directory below which this site's own disks lie
+  std::vector<std::string> sources;       // as for host
   std::vector<HostAddress> hosts;
   std::vector<DriverConfig> drivers;
   std::vector<std::string> networks;

@@ -13,6 +13,7 @@ tls = "tls"
 vault = "lab"
 state = "state"
 store = "disks"
+sources = ["vms"]
 networks = ["LAN", "DMZ"]
 generations = [2]
 
@@ -49,6 +50,7 @@ TEST(NodeConfig, AnApplianceSaysAllThatItNeeds) {
   ASSERT_TRUE(config) << config.error().cause();
   EXPECT_EQ(config->listen, "[::1]:8443");
   EXPECT_EQ(config->vault, "lab");
+  EXPECT_EQ(config->sources, std::vector<std::string>{"vms"});
   ASSERT_EQ(config->hosts.size(), 2u);
   EXPECT_EQ(config->hosts[1].id, "hv02");
   EXPECT_EQ(config->hosts[1].address.host, "fd00::2");
