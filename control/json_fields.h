@@ -29,9 +29,7 @@ class Writer {
     if constexpr (std::is_enum_v<U>) {
       return boost::json::string(to_string(value));
     } else if constexpr (std::is_arithmetic_v<U> || std::same_as<U, std::string> ||
-                         std::same_as<U, boost::json::value>) {
-      return boost::json::value(value);
-    } else if constexpr (std::same_as<U, boost::json::object>) {
+                         std::same_as<U, boost::json::value> || std::same_as<U, boost::json::object>) {
       return boost::json::value(value);
     } else if constexpr (requires { value.has_value(); }) {
       return value ? make(*value) : boost::json::value(nullptr);
