@@ -80,6 +80,7 @@ Result<Step> prepare_failover(JobContext& c) {
   if (const Check* failed = first_failed(report))
     return make_error(ControlErrc::precondition_failed,
                       fmt::format("{}: {} ({})", failed->name, failed->cause, failed->fix));
+  BH_CHECK(meet_epochs(c));
   Estimate sampled = sample_estimate(c.world, c.item, c.job.source, c.job.target);
   BH_CHECK(c.update([&](Job& job, Item&) {
     job.estimate = sampled;

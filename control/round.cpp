@@ -64,6 +64,7 @@ void settle_snapshot(Job& job, const boost::json::value& outcome, std::int64_t n
 
 Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::size_t index) {
   const std::string name = c.job.round.disks[index].disk;
+  if (c.job.round.failures > 0) BH_CHECK(meet_epochs(c));
   bool cancelled = false;
   BH_CHECK(c.update([&](Job& job, Item& item) {
     cancelled = cancel_is_due(job);
@@ -190,10 +191,14 @@ Result<void> close_round(JobContext& c) {
 
 }  // namespace
 
-Result<std::uint64_t> take_epoch(JobContext& c) {
-  std::uint64_t epoch = 0;
-  BH_CHECK(c.update([&](Job&, Item& item) { epoch = ++item.epoch; }));
-  return epoch;
+Result<void> meet_epochs(JobContext& c) {
+  std::uint64_t highest = 0;
+  for (const auto& disk : c.job.target.disks) {
+    BH_TRY(const auto found, c.world.data_plane.query_disk(c.target_disk(disk.name)));
+    highest = std::max(highest, found.epoch);
+  }
+  if (highest <= c.item.epoch) return {};
+  return c.update([&](Job&, Item& item) { item.epoch = std::max(item.epoch, highest); });
 }
 
 Result<void> swap_disks(JobContext& c) {

@@ -23,8 +23,9 @@ Result<void> note_round_failure(JobContext& context, const Error& error);
 // Gives an open snapshot back without accepting it.
 Result<void> abandon_round(JobContext& context);
 
-// A new epoch, recorded before it is used.
-Result<std::uint64_t> take_epoch(JobContext& context);
+// The item's epoch becomes at least the highest that a target disk has on record: somebody may have sent to it by hand.
+// Only where a job begins, where it is restarted, and on its way back: elsewhere a foreign epoch must fence the job.
+Result<void> meet_epochs(JobContext& context);
 
 // The disks of the target swapped in; actions swap/DISK.
 Result<void> swap_disks(JobContext& context);

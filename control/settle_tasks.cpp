@@ -55,6 +55,7 @@ Result<Step> give_back_disks(JobContext& c) {
   BH_CHECK(stop_transfers(c));
   BH_CHECK(abandon_round(c));
   if (c.job.target_touched) {
+    BH_CHECK(meet_epochs(c));
     const auto disks = c.job.source.disks;  // a copy: once() reads the job anew
     for (const auto& disk : disks) {
       const auto give_back = [&]() -> Result<boost::json::value> {
@@ -88,6 +89,7 @@ Result<Step> prepare_reprotect(JobContext& c) {
   if (facts.power == PowerState::absent)
     return make_error(ControlErrc::driver_failed, "the VM is not known at the primary site");
   BH_CHECK(c.world.data_plane.host_report(c.job.source.host));
+  BH_CHECK(meet_epochs(c));
   return Step::finished();
 }
 
