@@ -34,13 +34,6 @@ Result<void> read_word(T& into, const std::string& name, const std::string& text
   return {};
 }
 
-std::optional<CompressMode> parse_compress_mode(std::string_view text) {
-  if (text == "auto") return CompressMode::automatic;
-  if (text == "off") return CompressMode::off;
-  if (text == "zstd") return CompressMode::zstd;
-  return std::nullopt;
-}
-
 Result<std::vector<ByteRange>> read_changed(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return make_error(EngineErrc::bad_extents_file, path + " cannot be read");

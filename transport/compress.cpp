@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 #include <algorithm>
+#include <array>
 
 #include "base/endian.h"
 #include "base/units.h"
@@ -23,6 +24,8 @@ constexpr int kZstdLevel = 1;
 constexpr std::size_t kSampleSize = 32 * kKiB;
 constexpr std::uint64_t kFirstPause = kMiB;
 constexpr std::uint64_t kLongestPause = 32 * kMiB;
+
+constexpr std::array<std::string_view, 3> kModes{"auto", "off", "zstd"};
 
 // What the compressed form may have at most: seven eighths.
 std::size_t worth_while(std::size_t raw_size) { return raw_size - raw_size / 8 - (raw_size % 8 != 0 ? 1 : 0); }
@@ -57,6 +60,14 @@ struct Compressor::State {
     return ZSTD_isError(size) ? 0 : size;
   }
 };
+
+std::string_view to_string(CompressMode mode) noexcept { return kModes[static_cast<std::size_t>(mode)]; }
+
+std::optional<CompressMode> parse_compress_mode(std::string_view text) noexcept {
+  for (std::size_t i = 0; i < kModes.size(); ++i)
+    if (kModes[i] == text) return static_cast<CompressMode>(i);
+  return std::nullopt;
+}
 
 Compressor::Compressor(CompressMode mode) : state_(std::make_unique<State>()) {
   state_->mode = mode;

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <string_view>
 
 #include "base/buffer.h"
 #include "base/error.h"
@@ -10,6 +12,8 @@
 namespace backhaul {
 
 enum class CompressMode { automatic, off, zstd };
+std::string_view to_string(CompressMode mode) noexcept;  // "auto", "off", "zstd"
+std::optional<CompressMode> parse_compress_mode(std::string_view text) noexcept;
 
 class Compressor {
  public:

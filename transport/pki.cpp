@@ -306,7 +306,10 @@ Result<CertificateInfo> describe(const fs::path& path) {
     info.fingerprint_sha256 = to_hex(as_bytes(digest, size));
   info.alt_names = alt_names_of(certificate.get());
   int days = 0, seconds = 0;
-  if (ASN1_TIME_diff(&days, &seconds, nullptr, X509_get0_notAfter(certificate.get())) == 1) info.days_left = days;
+  if (ASN1_TIME_diff(&days, &seconds, nullptr, X509_get0_notAfter(certificate.get())) == 1) {
+    info.days_left = days;
+    info.seconds_left = std::int64_t{days} * 86400 + seconds;
+  }
   info.is_ca = X509_check_ca(certificate.get()) != 0;
   ERR_clear_error();
   return info;

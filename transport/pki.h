@@ -27,6 +27,7 @@ struct CertificateInfo {
   std::string path, subject, issuer, not_before, not_after, fingerprint_sha256;
   std::vector<std::string> alt_names;
   std::int64_t days_left = 0;
+  std::int64_t seconds_left = 0;  // negative: it ended
   bool is_ca = false;
 };
 // A certificate file's facts, or those of every *.crt below a directory.

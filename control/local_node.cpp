@@ -1,0 +1,42 @@
+#include "control/local_node.h"
+
+#include "dataplane/linux_storage.h"
+#include "transport/pki.h"
+
+namespace backhaul {
+
+Result<HostReport> LocalNode::report() const {
+  HostReport report;
+  BH_TRY(report.free_bytes, store.storage().free_space_bytes());
+  report.unix_time_s = parts.clock->unix_time_s();
+  for (const auto* file : {"node.crt", "ca.crt"}) {
+    BH_TRY(const auto certificates, pki_show(tls_directory / file));
+    for (const auto& certificate : certificates) {
+      const auto ends = report.unix_time_s + certificate.seconds_left;
+      if (report.certificate_ends_unix_s == 0 || ends < report.certificate_ends_unix_s)
+        report.certificate_ends_unix_s = ends;
+    }
+  }
+  report.networks = networks;
+  report.generations = generations;
+  for (const auto format : {DiskFormat::raw, DiskFormat::vhdx, DiskFormat::vhdx_fixed})
+    report.formats.emplace_back(to_string(format));
+  return report;
+}
+
+Result<std::unique_ptr<Disk>> LocalNode::open_source(std::string_view path) const {
+  BH_TRY(const auto real, paths.resolve(path));
+  BH_TRY(auto file, open_linux_file(real, OpenMode::read));
+  return open_disk(std::move(file), OpenMode::read, *parts.random);
+}
+
+Result<DiskSample> LocalNode::sample(const SampleCall& call) const {
+  BH_TRY(auto disk, open_source(call.path));
+  std::uint64_t allocated = 0;
+  BH_TRY(const auto picked, pick_extents(*disk, call.pick == 0 ? 1 : call.pick, allocated));
+  BH_TRY(auto sample, sample_extents(*disk, parts, call.pick == 0 ? call.extents : picked));
+  sample.allocated_bytes = allocated;
+  return sample;
+}
+
+}  // namespace backhaul

@@ -1,0 +1,30 @@
+// What a node can say of itself: the host agent tells it to the appliance, the appliance needs it of its own site.
+// Immutable but for what it refers to; thread-safe.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "control/data_plane.h"
+#include "control/host_messages.h"
+#include "control/source_paths.h"
+#include "dataplane/target_session.h"
+
+namespace backhaul {
+
+struct LocalNode {
+  TargetStore& store;
+  const SourcePaths& paths;
+  const DataplaneParts& parts;
+  std::filesystem::path tls_directory;
+  std::vector<std::string> networks;
+  std::vector<std::uint32_t> generations;
+
+  Result<HostReport> report() const;
+  // Opens a disk for reading: below the store, or wherever sources may lie.
+  Result<std::unique_ptr<Disk>> open_source(std::string_view path) const;
+  Result<DiskSample> sample(const SampleCall& call) const;
+};
+
+}  // namespace backhaul
