@@ -77,7 +77,7 @@ std::vector<std::string> child_environment(const Environment& more) {
     const std::string_view text(*variable);
     if (more.find(std::string(text.substr(0, text.find('=')))) == more.end()) variables.emplace_back(text);
   }
-  for (const auto& [name, value] : more) variables.push_back(name + "=" + value);
+  for (const auto& [name, value] : more) variables.push_back(fmt::format("{}={}", name, value));
   return variables;
 }
 

@@ -187,7 +187,7 @@ Result<DiskSample> disk_sample_from_json(const boost::json::object& body) {
     if (failed || extent == nullptr || digests == nullptr || !digests->is_string() ||
         !read_digests(digests->get_string(), sampled.digests))
       return wrong("extents");
-    sample.extents.push_back(std::move(sampled));
+    sample.extents.push_back(sampled);
   }
   return sample;
 }

@@ -22,7 +22,7 @@ Result<fs::path> real_path(const fs::path& path) {
 
 Error outside(std::string_view path) {
   return make_error(IoErrc::outside_store, std::string(path.substr(0, 300)) +
-                                               " is neither below the store nor below a directory of `snapshots`");
+                                               " is neither below the store nor below a directory of `sources`");
 }
 
 }  // namespace

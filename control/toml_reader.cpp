@@ -217,9 +217,9 @@ std::optional<toml::table> parse_toml(std::string_view text, Mistakes& mistakes)
 
 toml::table to_toml(const boost::json::object& object) {
   toml::table table;
-  for (const auto& [key, value] : object)
-    insert_value(value, [&](auto&& element) {
-      table.insert_or_assign(std::string_view(key), std::forward<decltype(element)>(element));
+  for (const auto& entry : object)
+    insert_value(entry.value(), [&](auto&& element) {
+      table.insert_or_assign(std::string_view(entry.key()), std::forward<decltype(element)>(element));
     });
   return table;
 }

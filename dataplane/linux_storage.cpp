@@ -34,9 +34,9 @@ SplitPath split(std::string_view path) {
 }
 
 // EXDEV is openat2's word for a path that leaves the root, ELOOP for a magic link or for links that loop.
-Error open_error(int number, std::string what) {
-  if (number == EXDEV || number == ELOOP) return make_error(IoErrc::outside_store, std::move(what));
-  return Error::from_errno(number, std::move(what));
+Error open_error(int number, const std::string& what) {
+  if (number == EXDEV || number == ELOOP) return make_error(IoErrc::outside_store, what);
+  return Error::from_errno(number, what);
 }
 
 class LinuxStorage final : public Storage {

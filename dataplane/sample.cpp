@@ -85,7 +85,7 @@ Result<DiskSample> sample_extents(Disk& disk, const DataplaneParts& parts, std::
   for (const auto extent : extents) {
     if (extent >= extent_count(disk.size())) continue;
     BH_TRY(auto sampled, sample_extent(disk, *hasher, extent, bytes));
-    sample.extents.push_back(std::move(sampled));
+    sample.extents.push_back(sampled);
   }
   const auto seconds = std::chrono::duration<double>(parts.clock->now() - started).count();
   if (seconds > 0) sample.digest_bytes_per_s = static_cast<double>(bytes) / seconds;
