@@ -77,6 +77,17 @@ std::string endpoint_text(const Endpoint& endpoint) {
   return v6 ? fmt::format("[{}]:{}", endpoint.host, endpoint.port) : fmt::format("{}:{}", endpoint.host, endpoint.port);
 }
 
+std::string peer_address(const ByteStream& stream) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  char host[NI_MAXHOST];
+  if (stream.poll_handle() < 0 ||
+      ::getpeername(static_cast<int>(stream.poll_handle()), reinterpret_cast<sockaddr*>(&address), &size) != 0 ||
+      ::getnameinfo(reinterpret_cast<sockaddr*>(&address), size, host, sizeof host, nullptr, 0, NI_NUMERICHOST) != 0)
+    return {};
+  return host;
+}
+
 std::string socket_peer_text(int socket) {
   sockaddr_storage address{};
   socklen_t size = sizeof address;

@@ -20,6 +20,11 @@ constexpr unsigned char kOffered[] =
     "backhaul/1"
     "\x08"
     "http/1.1";
+constexpr unsigned char kOfferedByApi[] =
+    "\x08"
+    "http/1.1";
+
+bool accepts(TlsRole role) { return role == TlsRole::server || role == TlsRole::api_server; }
 
 Error credentials(const std::filesystem::path& file, std::string_view why) {
   return make_error(TransportErrc::tls_credentials, fmt::format("{}: {}", file.string(), why));
@@ -50,15 +55,19 @@ int verify_peer(int ok, X509_STORE_CTX* store) {
 }
 
 int select_alpn(SSL*, const unsigned char** out, unsigned char* out_size, const unsigned char* in, unsigned in_size,
-                void*) {
+                void* argument) {
+  const bool api = *static_cast<const TlsRole*>(argument) == TlsRole::api_server;
   unsigned char* selected = nullptr;
-  if (SSL_select_next_proto(&selected, out_size, kOffered, sizeof kOffered - 1, in, in_size) != OPENSSL_NPN_NEGOTIATED)
+  if (SSL_select_next_proto(&selected, out_size, api ? kOfferedByApi : kOffered,
+                            static_cast<unsigned>(api ? sizeof kOfferedByApi : sizeof kOffered) - 1, in,
+                            in_size) != OPENSSL_NPN_NEGOTIATED)
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   *out = selected;
   return SSL_TLSEXT_ERR_OK;
 }
 
-Result<void> set_policy(SSL_CTX* context, TlsRole role) {
+// `role` lives as long as the context: the ALPN callback reads it.
+Result<void> set_policy(SSL_CTX* context, TlsRole& role) {
   SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
   SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION);
   if (SSL_CTX_set_ciphersuites(context, kSuites) != 1 || SSL_CTX_set1_groups_list(context, kGroups) != 1)
@@ -67,11 +76,13 @@ Result<void> set_policy(SSL_CTX* context, TlsRole role) {
   SSL_CTX_set_num_tickets(context, 0);
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-  SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, verify_peer);
+  SSL_CTX_set_verify(context,
+                     role == TlsRole::api_server ? SSL_VERIFY_NONE : SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
+                     verify_peer);
   SSL_CTX_set_verify_depth(context, kVerifyDepth);
   X509_VERIFY_PARAM_set_purpose(SSL_CTX_get0_param(context),
-                                role == TlsRole::client ? X509_PURPOSE_SSL_SERVER : X509_PURPOSE_SSL_CLIENT);
-  if (role == TlsRole::server) SSL_CTX_set_alpn_select_cb(context, select_alpn, nullptr);
+                                accepts(role) ? X509_PURPOSE_SSL_CLIENT : X509_PURPOSE_SSL_SERVER);
+  if (accepts(role)) SSL_CTX_set_alpn_select_cb(context, select_alpn, &role);
   return {};
 }
 
@@ -135,9 +146,9 @@ Result<std::unique_ptr<TlsContext::Impl>> new_context(TlsRole role, const std::f
   ERR_clear_error();
   auto impl = std::make_unique<TlsContext::Impl>();
   impl->role = role;
-  impl->context.reset(SSL_CTX_new(role == TlsRole::client ? TLS_client_method() : TLS_server_method()));
+  impl->context.reset(SSL_CTX_new(accepts(role) ? TLS_server_method() : TLS_client_method()));
   if (impl->context == nullptr) return make_error(TransportErrc::tls_credentials, "OpenSSL: " + take_openssl_error());
-  BH_CHECK(set_policy(impl->context.get(), role));
+  BH_CHECK(set_policy(impl->context.get(), impl->role));
   BH_CHECK(load_trust(impl->context.get(), role, ca));
   return impl;
 }

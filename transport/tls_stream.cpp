@@ -58,6 +58,7 @@ class OpensslStream final : public TlsStream {
       : socket_(std::move(socket)),
         peer_(std::move(peer)),
         records_per_key_(context.impl().records_per_key),
+        assumed_alpn_(context.impl().role == TlsRole::api_server ? kAlpnHttp : std::string_view()),
         in_(kCoalesceSize),
         out_(kOutCapacity) {
     ssl_.reset(SSL_new(context.impl().context.get()));
@@ -101,7 +102,8 @@ class OpensslStream final : public TlsStream {
   UniqueFd socket_;
   std::string peer_, peer_name_, alpn_, wanted_alpn_;
   std::uint64_t records_per_key_;
-  std::uint64_t records_ = 0;  // written with the present key
+  std::string_view assumed_alpn_;  // of a client that names no protocol
+  std::uint64_t records_ = 0;      // written with the present key
   CipherBuffer in_, out_;
   SslPtr ssl_;
   std::uint64_t sent_ = 0, received_ = 0;
@@ -261,6 +263,7 @@ Result<void> OpensslStream::finish_handshake() {
   unsigned size = 0;
   SSL_get0_alpn_selected(ssl_.get(), &selected, &size);
   if (size > 0) alpn_.assign(reinterpret_cast<const char*>(selected), size);
+  if (size == 0) alpn_ = assumed_alpn_;
   if (alpn_.empty() || (!wanted_alpn_.empty() && alpn_ != wanted_alpn_))
     return make_error(TransportErrc::alpn_mismatch, fmt::format("{} chose the protocol '{}'", peer_, alpn_));
   if (const X509* certificate = SSL_get0_peer_certificate(ssl_.get()); certificate != nullptr)

@@ -18,11 +18,13 @@ namespace backhaul {
 inline constexpr std::string_view kAlpnBackhaul = "backhaul/1";
 inline constexpr std::string_view kAlpnHttp = "http/1.1";
 
-enum class TlsRole { client, server };
+// `client` and `server` are nodes, mutual. `api_server` is the HTTP API's listener, where a bearer token says who calls:
+// it offers http/1.1 alone and asks for no certificate.
+enum class TlsRole { client, server, api_server };
 
 // Credentials of a node: DIR/ca.crt, DIR/node.crt, DIR/node.key, and DIR/crl.pem when it is there.
 // TLS 1.3 only; the peer must present a certificate that the CA signed, is valid now, and carries the
-// extended key usage of its role (serverAuth for who accepts, clientAuth for who dials).
+// extended key usage of its role (serverAuth for who accepts, clientAuth for who dials); api_server asks for none.
 class TlsContext {
  public:
   // Errors name the file that is missing, unreadable, expired, or whose key does not match.
@@ -56,8 +58,12 @@ class TlsStream : public ByteStream {
 // Note (TLS 1.3): a rejection of the client's own certificate shows only at the first read.
 Result<std::unique_ptr<TlsStream>> tls_connect(TlsContext& context, const Endpoint& endpoint, std::string_view alpn,
                                                std::chrono::milliseconds timeout);
-// Shakes hands on an accepted socket; offers both ALPNs. Blocks up to `timeout`.
+// Shakes hands on an accepted socket; offers both ALPNs, as api_server http/1.1, which is then also assumed when the
+// client names no protocol. Blocks up to `timeout`.
 Result<std::unique_ptr<TlsStream>> tls_accept(TlsContext& context, UniqueFd socket, std::chrono::milliseconds timeout);
+
+// The peer's IP address without its port, for logs and limits; empty for a stream that has no socket.
+std::string peer_address(const ByteStream& stream);
 
 // Blocks until the stream is readable (or writable), or `timeout` passed: true when ready.
 Result<bool> wait_stream(ByteStream& stream, bool for_write, std::chrono::milliseconds timeout);

@@ -109,8 +109,9 @@ class TlsRefusalTest : public testing::Test {
     Error server;
     int alert;
   };
-  Met meet(int version, const fs::path& client_directory, std::string_view alpn = kAlpnBackhaul) {
-    auto context = TlsContext::load(TlsRole::server, server());
+  Met meet(int version, const fs::path& client_directory, std::string_view alpn = kAlpnBackhaul,
+           TlsRole role = TlsRole::server) {
+    auto context = TlsContext::load(role, server());
     EXPECT_TRUE(context) << context.error().to_string();
     Listener listener;
     auto accepted =
@@ -163,6 +164,60 @@ TEST_F(TlsRefusalTest, our_client_asks_for_an_alpn_that_is_not_offered) {
   ASSERT_FALSE(s);
   EXPECT_EQ(c.error(), make_error_code(TransportErrc::alpn_mismatch)) << c.error().to_string();
   EXPECT_EQ(s.error(), make_error_code(TransportErrc::alpn_mismatch)) << s.error().to_string();
+}
+
+// The API's listener
+
+TEST_F(TlsRefusalTest, the_api_server_takes_clients_with_any_certificate_or_none) {
+  ASSERT_TRUE(pki_init(made("other")));
+  auto context = TlsContext::load(TlsRole::api_server, server());
+  ASSERT_TRUE(context) << context.error().to_string();
+  for (const auto& certificate : {fs::path(), client(), made("other") / "appliance"}) {
+    for (const std::string_view alpn : {kAlpnHttp, std::string_view()}) {
+      Listener listener;
+      auto accepted = std::async(std::launch::async, [&]() -> Result<std::string> {
+        BH_TRY(auto stream, tls_accept(**context, listener.accept(), seconds(10)));
+        BH_CHECK(write_all(*stream, std::as_bytes(std::span("x", 1))));
+        return std::string(stream->alpn()) + stream->peer_name();
+      });
+      RawPeer peer(true, TLS1_3_VERSION, certificate, alpn);
+      EXPECT_EQ(peer.run(connect_plain(listener.port())), 0) << certificate << alpn;
+      auto result = accepted.get();
+      ASSERT_TRUE(result) << result.error().to_string();
+      EXPECT_EQ(*result, kAlpnHttp) << "a certificate is not asked for, so it names nobody";
+    }
+  }
+}
+
+TEST_F(TlsRefusalTest, the_api_server_offers_neither_lanes_nor_tls_1_2) {
+  auto met = meet(TLS1_3_VERSION, client(), kAlpnBackhaul, TlsRole::api_server);
+  EXPECT_EQ(met.server, make_error_code(TransportErrc::alpn_mismatch)) << met.server.to_string();
+  met = meet(TLS1_2_VERSION, client(), kAlpnHttp, TlsRole::api_server);
+  EXPECT_EQ(met.server, make_error_code(TransportErrc::tls_protocol_version)) << met.server.to_string();
+}
+
+TEST_F(TlsRefusalTest, an_api_client_needs_the_ca_alone_and_checks_the_server) {
+  ASSERT_TRUE(pki_init(made("other")));
+  auto context = TlsContext::load_ca(pki() / "ca.crt");
+  ASSERT_TRUE(context) << context.error().to_string();
+  const auto dial = [&](TlsRole role, const fs::path& directory) -> Result<void> {
+    auto server_context = TlsContext::load(role, directory);
+    EXPECT_TRUE(server_context);
+    Listener listener;
+    auto accepted =
+        std::async(std::launch::async, [&] { return tls_accept(**server_context, listener.accept(), seconds(10)); });
+    auto stream = tls_connect(**context, {"127.0.0.1", listener.port()}, kAlpnHttp, seconds(10));
+    auto other = accepted.get();
+    if (!stream) return stream.error();
+    return other ? Result<void>() : other.error();
+  };
+  EXPECT_TRUE(dial(TlsRole::api_server, server()));
+  auto refused = dial(TlsRole::api_server, made("other") / "host");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error(), make_error_code(TransportErrc::tls_unknown_ca)) << refused.error().to_string();
+  refused = dial(TlsRole::server, server());  // a node's listener stays mutual
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error(), make_error_code(TransportErrc::tls_certificate_required)) << refused.error().to_string();
 }
 
 TEST_F(TlsRefusalTest, a_server_of_another_ca) {
