@@ -42,6 +42,8 @@ const ErrorCategory& control_category() noexcept {
        "Resolve the item's own error, then restart the plan's job: only what failed is repeated.", Retry::no},
       {"control.target_unhealthy", "the VM at the target is not healthy", "Look into the guest, or undo the failover.",
        Retry::no},
+      {"control.http_protocol", "the peer does not speak HTTP", "Check the address: another service may listen there.",
+       Retry::no},
   };
   static const TableCategory category("control", kTable);
   return category;

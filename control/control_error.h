@@ -26,6 +26,7 @@ enum class ControlErrc {
   action_failed,        // an action of a plan failed                                    job error
   item_failed,          // an item of a plan failed                                      job error
   target_unhealthy,     // the health command said no                                    job error
+  http_protocol,        // a server answers with what is no HTTP                         (client)
 };
 const ErrorCategory& control_category() noexcept;
 inline std::error_code make_error_code(ControlErrc value) { return {static_cast<int>(value), control_category()}; }
