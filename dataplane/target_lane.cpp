@@ -1,6 +1,5 @@
 #include "dataplane/target_lane.h"
 
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
 #include <algorithm>
@@ -225,13 +224,7 @@ Result<void> TargetLane::handle_frame() {
       return {};
     }
     case FrameType::pong: return {};
-    case FrameType::error: {
-      const auto payload = reader_.payload();
-      boost::system::error_code code;
-      const auto value = boost::json::parse({reinterpret_cast<const char*>(payload.data()), payload.size()}, code);
-      if (code || !value.is_object()) return make_error(TransportErrc::bad_message, "error");
-      return error_from_json(value.get_object());
-    }
+    case FrameType::error: return error_from_payload(reader_.payload());
     default:
       return make_error(TransportErrc::unexpected_frame,
                         std::string(to_string(header.type)) + " on a lane of a target");

@@ -72,16 +72,15 @@ std::string_view text_field(const json::object& body, std::string_view name) {
   return text == nullptr ? std::string_view() : std::string_view(*text);
 }
 
-Result<json::object> parse_body(const FrameHeader& header, Bytes payload) {
+Result<json::object> parse_body(FrameType type, Bytes payload) {
   json::error_code failed;
   json::parse_options options;
   options.max_depth = kMaxJsonDepth;
   const std::string_view text(reinterpret_cast<const char*>(payload.data()), payload.size());
   json::value value = json::parse(text, failed, {}, options);
-  if (failed)
-    return make_error(TransportErrc::bad_message, fmt::format("{}: {}", to_string(header.type), failed.message()));
+  if (failed) return make_error(TransportErrc::bad_message, fmt::format("{}: {}", to_string(type), failed.message()));
   if (!value.is_object())
-    return make_error(TransportErrc::bad_message, fmt::format("{}: not a JSON object", to_string(header.type)));
+    return make_error(TransportErrc::bad_message, fmt::format("{}: not a JSON object", to_string(type)));
   return std::move(value.get_object());
 }
 
@@ -140,8 +139,8 @@ Result<ControlChannel::Message> ControlChannel::next(SteadyClock::time_point dea
       if (answer_pings) BH_CHECK(send(FrameType::pong, {}, header.epoch, std::max(left_until(deadline), Millis(100))));
       continue;
     }
-    BH_TRY(auto body, parse_body(header, reader_->payload()));
-    if (header.type == FrameType::error) return error_from_json(body);
+    if (header.type == FrameType::error) return error_from_payload(reader_->payload());
+    BH_TRY(auto body, parse_body(header.type, reader_->payload()));
     return Message{header, std::move(body)};
   }
 }
@@ -169,6 +168,11 @@ Error error_from_json(const json::object& body) {
   return Error::from_peer(checked_symbol(text_field(body, "symbol")), std::move(cause),
                           printable(text_field(body, "fix")),
                           text_field(body, "retry") == "later" ? Retry::later : Retry::no);
+}
+
+Error error_from_payload(Bytes payload) {
+  const auto body = parse_body(FrameType::error, payload);
+  return body ? error_from_json(*body) : body.error();
 }
 
 namespace {

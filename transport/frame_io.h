@@ -108,6 +108,8 @@ class ControlChannel {
 // The error message's JSON (symbol, cause, fix, retry) and back; texts are bounded and made printable on receipt.
 boost::json::object error_to_json(const Error& error);
 Error error_from_json(const boost::json::object& body);
+// What the peer meant by the payload of an `error` frame; TransportErrc::bad_message when it is none.
+Error error_from_payload(Bytes payload);
 
 // hello: {"versions":[1,1],"features":[...],"software":"backhaul 0.1.0"}
 struct Hello {

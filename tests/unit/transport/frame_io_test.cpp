@@ -274,6 +274,10 @@ TEST(ErrorJsonTest, bounds_texts_and_makes_them_printable) {
   for (const char c : error.cause()) EXPECT_TRUE(static_cast<unsigned char>(c) >= 0x20 && c != 0x7f);
   EXPECT_EQ(error.retry(), Retry::no);
   EXPECT_EQ(error_from_json({}).symbol(), "base.peer_reported");
+  const auto payload = [](std::string_view text) { return error_from_payload(as_bytes(text.data(), text.size())); };
+  EXPECT_EQ(payload(R"({"symbol":"io.no_space"})").symbol(), "io.no_space");
+  for (const auto* text : {"", "[]", "7", "{", "nonsense"})
+    EXPECT_EQ(payload(text), make_error_code(TransportErrc::bad_message)) << text;
 }
 
 TEST(ErrorJsonTest, a_text_is_never_cut_inside_a_character) {
