@@ -39,6 +39,11 @@ constexpr ErrorInfo kTable[] = {
      "Run the same command again: it sends what is missing.", Retry::later},
     {"target.bad_url", "the target is not of the form backhaul://HOST:PORT/DISK",
      "Correct the target and run the command again.", Retry::no},
+    {"session.kept", "the disk was swapped in and its old content is still kept",
+     "Release the old content, or cancel to have it back; then send again.", Retry::no},
+    {"session.not_staged", "there is no staged disk to swap in", "Send the disk first.", Retry::no},
+    {"session.kept_changed", "the disk was written to since it was swapped in: its old content cannot be had back",
+     "Release the old content. The disk is whole and stays as it is.", Retry::no},
 };
 
 }  // namespace

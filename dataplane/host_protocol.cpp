@@ -49,7 +49,10 @@ void HostProtocol::serve(std::unique_ptr<ByteStream> stream) {
     switch (message.header.type) {
       case FrameType::open: return serve_control(channel, message.body);
       case FrameType::join: return serve_lane(channel, message.body);
-      case FrameType::cancel: return serve_cancel(channel, message.body);
+      case FrameType::query:
+      case FrameType::swap:
+      case FrameType::release:
+      case FrameType::cancel: return serve_verb(channel, message.header.type, message.body);
       default:
         return make_error(TransportErrc::unexpected_frame, std::string(to_string(message.header.type)) + " first");
     }
@@ -70,6 +73,11 @@ Result<void> HostProtocol::serve_control(ControlChannel& channel, const boost::j
   BH_TRY(const auto request, open_request_from_json(body));
   OpenedSession opened;
   BH_TRY(auto session, store_.open(request, kOpenPatience, opened));
+  if (opened.finished) {
+    spdlog::info("disk {}: {} asks for the transfer that it finished under epoch {}", request.disk,
+                 channel.stream().peer_name(), opened.epoch);
+    return answer(channel, FrameType::opened, to_json(opened), opened.epoch);
+  }
   spdlog::info("{}: disk {} opened by {}, {} bytes, {}, staging {}, epoch {}{}", opened.session, request.disk,
                channel.stream().peer_name(), opened.size, to_string(request.sync), opened.staging, opened.epoch,
                opened.resumed ? ", resumed" : "");
@@ -85,12 +93,21 @@ Result<void> HostProtocol::serve_control(ControlChannel& channel, const boost::j
     if (message->header.type != FrameType::finish)
       return make_error(TransportErrc::unexpected_frame,
                         std::string(to_string(message->header.type)) + " on a control stream");
-    return serve_finish(channel, *session, message->body);
+    return serve_finish(channel, std::move(session), message->body);
   }
 }
 
-Result<void> HostProtocol::serve_finish(ControlChannel& channel, TargetSession& session,
-                                        const boost::json::object& body) {
+// The last message of a stream.
+Result<void> HostProtocol::answer(ControlChannel& channel, FrameType type, const boost::json::object& body,
+                                  std::uint64_t epoch) {
+  BH_CHECK(channel.send(type, body, epoch, kSendTimeout));
+  linger(channel.stream(), *store_.parts().clock);
+  channel.stream().close();
+  return {};
+}
+
+Result<void> HostProtocol::serve_finish(ControlChannel& channel, SessionUse use, const boost::json::object& body) {
+  auto& session = *use;
   BH_TRY(const auto request, finish_from_json(body));
   auto& clock = *store_.parts().clock;
   auto last = clock.now();
@@ -104,10 +121,9 @@ Result<void> HostProtocol::serve_finish(ControlChannel& channel, TargetSession& 
   BH_TRY(const auto result, store_.finish(session, request, step));
   spdlog::info("{}: disk {} {}, root digest {}", session.id(), session.request().disk,
                request.swap ? "swapped in" : "round ended", result.root_digest.empty() ? "-" : result.root_digest);
-  BH_CHECK(channel.send(FrameType::finished, to_json(result), session.epoch(), kSendTimeout));
-  linger(channel.stream(), clock);
-  channel.stream().close();
-  return {};
+  const auto epoch = session.epoch();
+  { const auto gone = std::move(use); }  // whoever takes the disk next need not wait for the goodbye
+  return answer(channel, FrameType::finished, to_json(result), epoch);
 }
 
 Result<void> HostProtocol::serve_lane(ControlChannel& channel, const boost::json::object& body) {
@@ -141,15 +157,28 @@ Result<void> HostProtocol::serve_lane(ControlChannel& channel, const boost::json
   return {};
 }
 
-Result<void> HostProtocol::serve_cancel(ControlChannel& channel, const boost::json::object& body) {
-  BH_TRY(const auto disk, text_field(body, "disk", kMaxDiskNameLength));
-  BH_TRY(const bool had_session, store_.cancel(disk));
-  spdlog::info("disk {}: cancelled by {}: {}", disk, channel.stream().peer_name(),
+Result<void> HostProtocol::serve_verb(ControlChannel& channel, FrameType verb, const boost::json::object& body) {
+  BH_TRY(const auto request, verb_from_json(body));
+  const auto peer = channel.stream().peer_name();
+  switch (verb) {
+    case FrameType::query: {
+      BH_TRY(const auto status, store_.query(request.disk));
+      return answer(channel, FrameType::status, to_json(status), 0);
+    }
+    case FrameType::swap:
+      BH_CHECK(store_.swap(request.disk, request.epoch, kOpenPatience));
+      spdlog::info("disk {}: swapped in by {}, the old disk is kept", request.disk, peer);
+      return answer(channel, FrameType::swapped, {}, 0);
+    case FrameType::release:
+      BH_CHECK(store_.release(request.disk, request.epoch, kOpenPatience));
+      spdlog::info("disk {}: released by {}", request.disk, peer);
+      return answer(channel, FrameType::released, {}, 0);
+    default: break;
+  }
+  BH_TRY(const bool had_session, store_.cancel(request.disk, request.epoch));
+  spdlog::info("disk {}: cancelled by {}: {}", request.disk, peer,
                had_session ? "the old disk is back" : "there was nothing to undo");
-  BH_CHECK(channel.send(FrameType::cancelled, {{"had_session", had_session}}, 0, kSendTimeout));
-  linger(channel.stream(), *store_.parts().clock);
-  channel.stream().close();
-  return {};
+  return answer(channel, FrameType::cancelled, {{"had_session", had_session}}, 0);
 }
 
 }  // namespace backhaul

@@ -90,11 +90,14 @@ Result<OpenRequest> open_request_from_json(const json::object& body) {
 }
 
 json::object to_json(const OpenedSession& opened) {
-  return {{"session", opened.session},           {"epoch", opened.epoch},
-          {"transfer", opened.transfer},         {"size", opened.size},
-          {"format", to_string(opened.format)},  {"staging", opened.staging},
-          {"had_old_disk", opened.had_old_disk}, {"resumed", opened.resumed},
-          {"compare", opened.compare},           {"blank", opened.blank}};
+  json::object body{{"session", opened.session},           {"epoch", opened.epoch},
+                    {"transfer", opened.transfer},         {"size", opened.size},
+                    {"format", to_string(opened.format)},  {"staging", opened.staging},
+                    {"had_old_disk", opened.had_old_disk}, {"resumed", opened.resumed},
+                    {"compare", opened.compare},           {"blank", opened.blank}};
+  if (opened.finished) body["finished"] = true;
+  if (!opened.root_digest.empty()) body["root_digest"] = opened.root_digest;
+  return body;
 }
 
 Result<OpenedSession> opened_from_json(const json::object& body) {
@@ -109,6 +112,10 @@ Result<OpenedSession> opened_from_json(const json::object& body) {
   BH_TRY(opened.resumed, bool_field(body, "resumed"));
   BH_TRY(opened.compare, bool_field(body, "compare"));
   BH_TRY(opened.blank, bool_field(body, "blank"));
+  if (body.contains("finished")) {
+    BH_TRY(opened.finished, bool_field(body, "finished"));
+  }
+  BH_TRY(opened.root_digest, digest_field(body, "root_digest"));
   return opened;
 }
 
@@ -124,6 +131,39 @@ Result<JoinRequest> join_from_json(const json::object& body) {
   if (lane >= kMaxLanes) return bad_field("lane");
   request.lane = static_cast<std::uint32_t>(lane);
   return request;
+}
+
+json::object to_json(const VerbRequest& request) {
+  json::object body{{"disk", request.disk}};
+  if (request.epoch != 0) body["epoch"] = request.epoch;
+  return body;
+}
+
+Result<VerbRequest> verb_from_json(const json::object& body) {
+  VerbRequest request;
+  BH_TRY(request.disk, text_field(body, "disk", kMaxDiskNameLength));
+  if (body.contains("epoch")) {
+    BH_TRY(request.epoch, number_field(body, "epoch"));
+  }
+  return request;
+}
+
+json::object to_json(const TargetStatus& status) {
+  return {{"state", to_string(status.state)},
+          {"size", status.size},
+          {"format", to_string(status.format)},
+          {"epoch", status.epoch},
+          {"whole", status.whole}};
+}
+
+Result<TargetStatus> status_from_json(const json::object& body) {
+  TargetStatus status;
+  BH_TRY(status.state, word_field(body, "state", parse_target_state));
+  BH_TRY(status.size, number_field(body, "size"));
+  BH_TRY(status.format, word_field(body, "format", parse_disk_format));
+  BH_TRY(status.epoch, number_field(body, "epoch"));
+  BH_TRY(status.whole, bool_field(body, "whole"));
+  return status;
 }
 
 json::object to_json(const FinishRequest& request) {

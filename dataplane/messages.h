@@ -23,6 +23,17 @@ struct JoinRequest {
 boost::json::object to_json(const JoinRequest& request);
 Result<JoinRequest> join_from_json(const boost::json::object& body);
 
+// `cancel`, `swap`, `release`, `query` (which ignores the epoch).
+struct VerbRequest {
+  std::string disk;
+  std::uint64_t epoch = 0;
+};
+boost::json::object to_json(const VerbRequest& request);
+Result<VerbRequest> verb_from_json(const boost::json::object& body);
+
+boost::json::object to_json(const TargetStatus& status);
+Result<TargetStatus> status_from_json(const boost::json::object& body);
+
 boost::json::object to_json(const FinishRequest& request);
 Result<FinishRequest> finish_from_json(const boost::json::object& body);
 

@@ -35,8 +35,8 @@ bool may_be_damaged_handshake(const Error& error) {
          error == make_error_code(TransportErrc::alpn_mismatch);
 }
 
-Result<std::unique_ptr<ControlChannel>> dial(const TargetUrl& target, TlsContext& tls, Hello& hello) {
-  BH_TRY(auto stream, tls_connect(tls, target.endpoint, kAlpnBackhaul, kConnectTimeout));
+Result<std::unique_ptr<ControlChannel>> open_channel(const DialStream& dial, Hello& hello) {
+  BH_TRY(auto stream, dial(kConnectTimeout));
   auto channel = std::make_unique<ControlChannel>(std::move(stream));
   BH_TRY(hello, exchange_hello(*channel, kConnectTimeout));
   return channel;
@@ -44,14 +44,13 @@ Result<std::unique_ptr<ControlChannel>> dial(const TargetUrl& target, TlsContext
 
 class Sender {
  public:
-  Sender(const SendRequest& request, TlsContext& tls, const DataplaneParts& parts)
+  Sender(const SendRequest& request, const DialStream& dial, const DataplaneParts& parts)
       : request_(request),
-        tls_(tls),
+        dial_(dial),
         parts_(parts),
         clock_(*parts.clock),
         limit_(*parts.clock, request.limit_bytes_per_s),
         started_(clock_.now()),
-        sync_(request.sync),
         epoch_(request.epoch) {}
 
   Result<SendResult> run() {
@@ -135,11 +134,11 @@ class Sender {
   Result<SendResult> attempt() {
     report("connect", 0, 0);
     Hello hello;
-    BH_TRY(auto control, dial(request_.target, tls_, hello));
+    BH_TRY(auto control, open_channel(dial_, hello));
     OpenRequest open;
     open.disk = request_.target.disk;
     open.size = source_size_;
-    open.sync = sync_;
+    open.sync = request_.sync;
     open.verify = request_.verify;
     open.staging = request_.staging;
     open.format = request_.format;
@@ -149,15 +148,30 @@ class Sender {
     BH_CHECK(control->send(FrameType::open, to_json(open), 0, kSendTimeout));
     BH_TRY(const auto answer, control->expect(FrameType::opened, kAnswerTimeout));
     BH_TRY(opened_, opened_from_json(answer.body));
-    epoch_ = opened_.epoch;
     opened_once_ = true;
+    if (opened_.finished) return finished_before(*control);
+    epoch_ = opened_.epoch;
     transfer_ = opened_.transfer;
     BH_CHECK(prepare_session());
     BH_CHECK(run_lanes(*control, hello.zstd));
     auto result = finish(*control);
-    wire_bytes_ += control->stream().wire_bytes_sent() + control->stream().wire_bytes_received();
-    control->stream().close();
+    close(control->stream());
     return result;
+  }
+
+  void close(ByteStream& stream) {
+    wire_bytes_ += stream.wire_bytes_sent() + stream.wire_bytes_received();
+    stream.close();
+  }
+
+  // The answer to this sender's finish was lost: the target has swapped the disk in under our epoch.
+  Result<SendResult> finished_before(ControlChannel& control) {
+    close(control.stream());
+    if (!session_ || !sent_root_)
+      return make_error(EngineErrc::session_fenced, "another run finished the transfer of " + request_.target.disk);
+    FinishResult finished;
+    finished.root_digest = opened_.root_digest;
+    return check_result(*sent_root_, finished);
   }
 
   Result<void> prepare_session() {
@@ -225,7 +239,7 @@ class Sender {
 
   Result<void> run_one_lane(std::uint32_t number, bool zstd, const std::atomic<bool>& stop) {
     Hello hello;
-    BH_TRY(auto channel, dial(request_.target, tls_, hello));
+    BH_TRY(auto channel, open_channel(dial_, hello));
     JoinRequest join{opened_.session, opened_.epoch, number};
     BH_CHECK(channel->send(FrameType::join, to_json(join), 0, kSendTimeout));
     BH_CHECK(channel->expect(FrameType::joined, kAnswerTimeout));
@@ -244,8 +258,7 @@ class Sender {
       result = run_lane(lane, *queue, clock_, stop);
       queue.reset();  // nothing is in flight when the lane's memory goes
     }
-    wire_bytes_ += stream->wire_bytes_sent() + stream->wire_bytes_received();
-    stream->close();
+    close(*stream);
     return result;
   }
 
@@ -254,9 +267,8 @@ class Sender {
   Result<SendResult> finish(ControlChannel& control) {
     BH_TRY(const auto root, source_root());
     FinishRequest finish{root, request_.swap};
-    // From here the target may have finished even if its answer is lost: a retry then only compares.
-    sync_ = SyncMode::delta;
-    transfer_ = 0;
+    // From here the target may have finished even if its answer is lost: a retry then asks.
+    sent_root_ = root;
     BH_CHECK(control.send(FrameType::finish, to_json(finish), opened_.epoch, kSendTimeout));
     while (true) {
       BH_TRY(const auto message, control.receive(kAnswerTimeout));
@@ -268,10 +280,14 @@ class Sender {
         return make_error(TransportErrc::unexpected_frame,
                           std::string(to_string(message.header.type)) + " instead of finished");
       BH_TRY(const auto finished, finished_from_json(message.body));
-      if (!root.empty() && !finished.root_digest.empty() && root != finished.root_digest)
-        return make_error(EngineErrc::root_mismatch, "source " + root + ", target " + finished.root_digest);
-      return make_result(root, finished);
+      return check_result(root, finished);
     }
+  }
+
+  Result<SendResult> check_result(const std::string& root, const FinishResult& finished) {
+    if (!root.empty() && !finished.root_digest.empty() && root != finished.root_digest)
+      return make_error(EngineErrc::root_mismatch, "source " + root + ", target " + finished.root_digest);
+    return make_result(root, finished);
   }
 
   void report_finish(const boost::json::object& body) {
@@ -315,14 +331,14 @@ class Sender {
   }
 
   const SendRequest& request_;
-  TlsContext& tls_;
+  const DialStream& dial_;
   const DataplaneParts& parts_;
   Clock& clock_;
   RateLimit limit_;
   const Clock::Duration started_;
-  SyncMode sync_;
   std::uint64_t epoch_;
-  std::uint64_t transfer_ = 0;  // what a retry goes on with, until the target may have finished it
+  std::uint64_t transfer_ = 0;            // what a retry goes on with
+  std::optional<std::string> sent_root_;  // of the last finish that was sent
   std::uint64_t source_size_ = 0;
   std::unique_ptr<Disk> disk_;
   std::unique_ptr<SourceSession> session_;  // destroyed before the disk it reads
@@ -334,49 +350,12 @@ class Sender {
 
 }  // namespace
 
-Result<TargetUrl> parse_target_url(std::string_view url) {
-  const auto bad = [&](std::string_view why) {
-    return make_error(EngineErrc::bad_target_url, "'" + std::string(url.substr(0, 300)) + "': " + std::string(why));
-  };
-  constexpr std::string_view kScheme = "backhaul://";
-  if (!url.starts_with(kScheme)) return bad("does not start with backhaul://");
-  auto rest = url.substr(kScheme.size());
-  const auto slash = rest.find('/');
-  if (slash == std::string_view::npos || slash + 1 == rest.size()) return bad("no disk");
-  auto authority = rest.substr(0, slash);
-  TargetUrl target;
-  target.disk = std::string(rest.substr(slash + 1));
-  if (target.disk.size() > kMaxDiskNameLength)
-    return make_error(EngineErrc::bad_disk_name, "a name of " + std::to_string(target.disk.size()) + " bytes; " +
-                                                     std::to_string(kMaxDiskNameLength) + " are allowed");
-  const auto colon = authority.rfind(':');
-  if (colon == std::string_view::npos) return bad("no port");
-  auto host = authority.substr(0, colon);
-  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-  if (host.empty()) return bad("no host");
-  target.endpoint.host = std::string(host);
-  const auto digits = authority.substr(colon + 1);
-  unsigned port = 0;
-  for (const char c : digits) {
-    if (c < '0' || c > '9' || port > 65535) return bad("the port is no number");
-    port = port * 10 + static_cast<unsigned>(c - '0');
-  }
-  if (digits.empty() || port == 0 || port > 65535) return bad("the port is not in 1 to 65535");
-  target.endpoint.port = static_cast<std::uint16_t>(port);
-  return target;
+Result<SendResult> send_disk(const SendRequest& request, const DialStream& dial, const DataplaneParts& parts) {
+  return Sender(request, dial, parts).run();
 }
 
 Result<SendResult> send_disk(const SendRequest& request, TlsContext& tls, const DataplaneParts& parts) {
-  return Sender(request, tls, parts).run();
-}
-
-Result<bool> cancel_transfer(const TargetUrl& target, TlsContext& tls) {
-  Hello hello;
-  BH_TRY(auto channel, dial(target, tls, hello));
-  BH_CHECK(channel->send(FrameType::cancel, {{"disk", target.disk}}, 0, kSendTimeout));
-  BH_TRY(const auto answer, channel->expect(FrameType::cancelled, std::chrono::minutes(30)));
-  channel->stream().close();
-  return bool_field(answer.body, "had_session");
+  return send_disk(request, tls_dialler(tls, request.target.endpoint), parts);
 }
 
 }  // namespace backhaul

@@ -59,10 +59,28 @@ struct SendResult {
 };
 
 // Errors: everything that files, the link and the target can report. After Retry::later errors it has tried as `retry`
-// says.
+// says. Every retry takes an epoch of its own, one above the last: leave room for them between the epochs of two runs.
 Result<SendResult> send_disk(const SendRequest& request, TlsContext& tls, const DataplaneParts& parts);
 
+// A new stream to the target within the timeout, before its hello. Called from several threads at once.
+using DialStream = std::function<Result<std::unique_ptr<ByteStream>>(std::chrono::milliseconds timeout)>;
+// The same over streams that come from elsewhere; request.target.endpoint is not used.
+Result<SendResult> send_disk(const SendRequest& request, const DialStream& dial, const DataplaneParts& parts);
+
+// One exchange with the target, no retries; the meaning of the verbs, their epochs and errors are those of
+// dataplane/staging.h. Each may be repeated after a lost answer, with the same epoch.
+Result<TargetStatus> query_target(const TargetUrl& target, TlsContext& tls);
+Result<void> swap_target(const TargetUrl& target, std::uint64_t epoch, TlsContext& tls);
+Result<void> release_target(const TargetUrl& target, std::uint64_t epoch, TlsContext& tls);
 // Gives the old disk back at the target. False when there was nothing to undo.
-Result<bool> cancel_transfer(const TargetUrl& target, TlsContext& tls);
+Result<bool> cancel_transfer(const TargetUrl& target, TlsContext& tls, std::uint64_t epoch = 0);
+// The same over a stream that comes from elsewhere.
+Result<TargetStatus> query_target(const std::string& disk, const DialStream& dial);
+Result<void> swap_target(const std::string& disk, std::uint64_t epoch, const DialStream& dial);
+Result<void> release_target(const std::string& disk, std::uint64_t epoch, const DialStream& dial);
+Result<bool> cancel_transfer(const std::string& disk, const DialStream& dial, std::uint64_t epoch = 0);
+
+// Dials and shakes hands over TLS. `tls` outlives it.
+DialStream tls_dialler(TlsContext& tls, const Endpoint& endpoint);
 
 }  // namespace backhaul

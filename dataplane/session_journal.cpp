@@ -1,5 +1,6 @@
 #include "dataplane/session_journal.h"
 
+#include <algorithm>
 #include <array>
 #include <cassert>
 #include <cstdlib>
@@ -21,12 +22,19 @@ constexpr ErrorInfo kErrors[] = {
 };
 
 // Rows: from; columns: to; in the order of SessionState. The doc's table says why.
-constexpr bool kAllowed[4][4] = {
-    //                  preparing transferring finishing cancelling
-    /* preparing */ {true, true, false, true},
-    /* transferring */ {false, true, true, true},
-    /* finishing */ {false, false, true, false},
-    /* cancelling */ {false, false, false, true},
+constexpr unsigned kStates = 10;
+constexpr bool kAllowed[kStates][kStates] = {
+    // to:              prep.  trans. finish cancel keep.  kept   withd. rel.   finished cancelled
+    /* preparing */ {true, true, false, true, false, false, false, false, false, false},
+    /* transferring */ {false, true, true, true, true, false, false, false, false, false},
+    /* finishing */ {false, false, true, false, false, false, false, false, true, false},
+    /* cancelling */ {false, false, false, true, false, false, false, false, false, true},
+    /* keeping */ {false, false, false, false, false, true, false, false, false, false},
+    /* kept */ {false, false, false, false, false, true, true, true, false, false},
+    /* withdrawing */ {false, false, false, true, false, false, false, false, false, false},
+    /* releasing */ {false, false, false, false, false, false, false, false, true, false},
+    /* finished */ {false, false, false, false, false, false, false, false, false, false},
+    /* cancelled */ {false, false, false, false, false, false, false, false, false, false},
 };
 
 using RecordBytes = std::array<std::byte, kSessionRecordSize>;
@@ -43,7 +51,11 @@ RecordBytes encode(const SessionRecord& record, std::uint64_t sequence) {
   store_le(&bytes[42], static_cast<std::uint8_t>(record.format));
   store_le(&bytes[43], static_cast<std::uint8_t>(record.had_old_disk ? 1 : 0));
   store_le(&bytes[44], static_cast<std::uint8_t>(record.whole ? 1 : 0));
+  store_le(&bytes[45], static_cast<std::uint8_t>(record.root ? 1 : 0));
+  store_le(&bytes[46], static_cast<std::uint8_t>(record.round_ended ? 1 : 0));
   store_le(&bytes[48], record.transfer);
+  if (record.root) std::copy(record.root->bytes.begin(), record.root->bytes.end(), &bytes[56]);
+  store_identity(&bytes[88], record.kept_identity);
   store_le(&bytes[12], crc_without_field(bytes, 12));
   return bytes;
 }
@@ -56,8 +68,10 @@ std::optional<SessionRecord> decode(Bytes bytes, std::uint64_t sequence) {
     return std::nullopt;
   const auto state = load_le<std::uint8_t>(&bytes[40]), staging = load_le<std::uint8_t>(&bytes[41]),
              format = load_le<std::uint8_t>(&bytes[42]), had_old_disk = load_le<std::uint8_t>(&bytes[43]),
-             whole = load_le<std::uint8_t>(&bytes[44]);
-  if (state < 1 || state > 4 || staging < 1 || staging > 4 || format > 2 || had_old_disk > 1 || whole > 1)
+             whole = load_le<std::uint8_t>(&bytes[44]), root = load_le<std::uint8_t>(&bytes[45]),
+             round_ended = load_le<std::uint8_t>(&bytes[46]);
+  if (state < 1 || state > kStates || staging < 1 || staging > 4 || format > 2 || had_old_disk > 1 || whole > 1 ||
+      root > 1 || round_ended > 1)
     return std::nullopt;
   SessionRecord record;
   record.epoch = load_le<std::uint64_t>(&bytes[24]);
@@ -68,11 +82,15 @@ std::optional<SessionRecord> decode(Bytes bytes, std::uint64_t sequence) {
   record.had_old_disk = had_old_disk != 0;
   record.whole = whole != 0;
   record.transfer = load_le<std::uint64_t>(&bytes[48]);
+  record.round_ended = round_ended != 0;
+  if (root != 0) std::copy_n(&bytes[56], sizeof(Sha256::bytes), record.root.emplace().bytes.begin());
+  record.kept_identity = load_identity(&bytes[88]);
   return record;
 }
 
-static_assert(static_cast<int>(SessionState::cancelling) == 4 && static_cast<int>(StagingKind::undo_in_place) == 4 &&
-              static_cast<int>(DiskFormat::vhdx_fixed) == 2);
+static_assert(88 + kIdentitySize == kSessionRecordSize && 56 + sizeof(Sha256::bytes) == 88);
+static_assert(static_cast<int>(SessionState::cancelled) == kStates &&
+              static_cast<int>(StagingKind::undo_in_place) == 4 && static_cast<int>(DiskFormat::vhdx_fixed) == 2);
 
 class Journal final : public SessionJournal {
  public:
@@ -110,6 +128,12 @@ std::string_view to_string(SessionState state) noexcept {
     case SessionState::transferring: return "transferring";
     case SessionState::finishing: return "finishing";
     case SessionState::cancelling: return "cancelling";
+    case SessionState::keeping: return "keeping";
+    case SessionState::kept: return "kept";
+    case SessionState::withdrawing: return "withdrawing";
+    case SessionState::releasing: return "releasing";
+    case SessionState::finished: return "finished";
+    case SessionState::cancelled: return "cancelled";
   }
   return "?";
 }
@@ -126,7 +150,7 @@ std::string_view to_string(StagingKind kind) noexcept {
 
 bool may_follow(SessionState from, SessionState to) noexcept {
   const auto row = static_cast<unsigned>(from) - 1, column = static_cast<unsigned>(to) - 1;
-  return row < 4 && column < 4 && kAllowed[row][column];
+  return row < kStates && column < kStates && kAllowed[row][column];
 }
 
 Result<std::unique_ptr<SessionJournal>> create_session_journal(Storage& storage, std::string_view path,
@@ -134,6 +158,11 @@ Result<std::unique_ptr<SessionJournal>> create_session_journal(Storage& storage,
   BH_CHECK(create_whole_file(storage, path, [&](File& file) { return file.write_at(0, encode(first, 0)); }));
   BH_TRY(auto file, storage.open(path, OpenMode::write));
   return std::unique_ptr<SessionJournal>(std::make_unique<Journal>(std::move(file), first, 1));
+}
+
+Result<void> replace_session_journal(Storage& storage, std::string_view path, const SessionRecord& record) {
+  return create_whole_file(
+      storage, path, [&](File& file) { return file.write_at(0, encode(record, 0)); }, true);
 }
 
 Result<std::unique_ptr<SessionJournal>> open_session_journal(Storage& storage, std::string_view path) {

@@ -1,12 +1,15 @@
 // The session journal: the state of one transfer on the target, an append-only file of self-checking records
 // (docs/journal_format.md). A record is durable before the step that it announces is taken; what a crash tore at the
-// tail never happened.
+// tail never happened. When the transfer has ended its last record stays beside the disk, so that who asks again hears
+// how it ended, and no older run comes back.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "checksum/block_digest.h"
 #include "dataplane/disk.h"
 #include "dataplane/io.h"
 
@@ -17,6 +20,12 @@ enum class SessionState : std::uint8_t {
   transferring,   // blocks are being written to the staged disk
   finishing,      // verified; the staged disk is being swapped in: only forward
   cancelling,     // the old disk is being given back: only forward
+  keeping,        // the staged disk is being swapped in, the old one moved aside: only forward, to `kept`
+  kept,           // the new disk has the name; the old one can still be had back
+  withdrawing,    // what `keeping` did is being undone, to be cancelled then: only forward
+  releasing,      // the old disk is being removed: only forward
+  finished,       // the transfer has ended, the disk is the new one
+  cancelled,      // the transfer has ended, the disk is the old one
 };
 std::string_view to_string(SessionState state) noexcept;
 // The state table: whether a record with state `to` may come after one with state `from`.
@@ -41,6 +50,9 @@ struct SessionRecord {
   // The staged disk is one point in time of the source, but for changes that the next run is given as a list. Without
   // it a list of changed extents must not complete the disk.
   bool whole = false;
+  bool round_ended = false;    // the staged disk is one point in time of the source as it is: it may be swapped in
+  std::optional<Sha256> root;  // the disk's root digest, when a round or the transfer ended with one
+  FileIdentity kept_identity;  // of the new disk when it was swapped in and the old one kept; else zero
   friend bool operator==(const SessionRecord&, const SessionRecord&) = default;
 };
 
@@ -54,6 +66,8 @@ class SessionJournal {
 
 Result<std::unique_ptr<SessionJournal>> create_session_journal(Storage& storage, std::string_view path,
                                                                const SessionRecord& first);
+// A journal of this one record in the place of whatever had the name. Durable and whole, or not there.
+Result<void> replace_session_journal(Storage& storage, std::string_view path, const SessionRecord& record);
 // Error: JournalErrc::damaged when no record is whole.
 Result<std::unique_ptr<SessionJournal>> open_session_journal(Storage& storage, std::string_view path);
 

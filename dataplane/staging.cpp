@@ -10,83 +10,6 @@
 namespace backhaul {
 namespace {
 
-class FreshStaging : public Staging {
- public:
-  FreshStaging(Storage& storage, const DiskPaths& paths) : storage_(storage), paths_(paths) {}
-  Result<std::unique_ptr<File>> stage() override {
-    BH_CHECK(storage_.remove(paths_.staged));
-    return storage_.create(paths_.staged);
-  }
-  Result<std::unique_ptr<File>> reopen() override { return storage_.open(paths_.staged, OpenMode::write); }
-  Result<void> swap() override {
-    BH_TRY(const auto kind, storage_.kind(paths_.staged));
-    if (kind == Storage::Kind::none) return {};  // done before a crash
-    BH_TRY(const auto old, storage_.kind(paths_.disk));
-    if (old == Storage::Kind::file) BH_CHECK(storage_.take_ownership(paths_.staged, paths_.disk));
-    return storage_.rename(paths_.staged, paths_.disk, true);
-  }
-  Result<void> give_back() override { return storage_.remove(paths_.staged); }
-
- protected:
-  Storage& storage_;
-  DiskPaths paths_;
-};
-
-class CloneStaging final : public FreshStaging {
- public:
-  using FreshStaging::FreshStaging;
-  Result<std::unique_ptr<File>> stage() override {
-    BH_CHECK(storage_.remove(paths_.staged));
-    BH_CHECK(storage_.clone(paths_.disk, paths_.staged));
-    return reopen();
-  }
-};
-
-class UndoStaging final : public Staging {
- public:
-  UndoStaging(Storage& storage, const DiskPaths& paths, bool in_place)
-      : storage_(storage), paths_(paths), place_(in_place ? paths.disk : paths.staged), in_place_(in_place) {}
-
-  Result<std::unique_ptr<File>> stage() override {
-    {
-      BH_TRY(auto file, storage_.open(paths_.disk, OpenMode::read));
-      BH_CHECK(storage_.remove(paths_.undo));
-      BH_CHECK(create_undo_log(storage_, paths_.undo, *file));
-    }
-    if (!in_place_) BH_CHECK(storage_.rename(paths_.disk, paths_.staged, false));
-    return reopen();
-  }
-  Result<std::unique_ptr<File>> reopen() override {
-    BH_TRY(auto file, storage_.open(place_, OpenMode::write));
-    return open_undo_file(storage_, paths_.undo, std::move(file));
-  }
-  Result<void> swap() override {
-    if (!in_place_) {
-      BH_TRY(const auto kind, storage_.kind(paths_.staged));
-      if (kind != Storage::Kind::none) BH_CHECK(storage_.rename(paths_.staged, paths_.disk, false));
-    }
-    return storage_.remove(paths_.undo);
-  }
-  Result<void> give_back() override {
-    BH_TRY(const auto place, storage_.kind(place_));
-    BH_TRY(const auto log, storage_.kind(paths_.undo));
-    if (place != Storage::Kind::none && log != Storage::Kind::none) {
-      BH_TRY(auto file, storage_.open(place_, OpenMode::write));
-      BH_CHECK(restore_undo_log(storage_, paths_.undo, *file));
-    }
-    if (!in_place_ && place != Storage::Kind::none) BH_CHECK(storage_.rename(paths_.staged, paths_.disk, false));
-    return {};
-  }
-
- private:
-  Storage& storage_;
-  DiskPaths paths_;
-  std::string place_;
-  bool in_place_;
-};
-
-constexpr std::string_view kSessionSuffix = ".backhaul";
-
 bool good_part(std::string_view part) {
   if (part.empty() || part.front() == '.' || part.size() > 200) return false;
   for (const char c : part)
@@ -174,9 +97,9 @@ Result<Plan> plan_staging(const OldDisk& old, const OpenRequest& request) {
   return plan;
 }
 
-// One disk has one name: two names that lead through links to one disk would be two sessions that know nothing of each
-// other.
-Result<void> check_parents(Storage& storage, const DiskPaths& paths) {
+}  // namespace
+
+Result<void> check_disk_parents(Storage& storage, const DiskPaths& paths) {
   for (auto end = paths.disk.find('/'); end != std::string::npos; end = paths.disk.find('/', end + 1)) {
     const auto parent = paths.disk.substr(0, end);
     BH_TRY(const auto kind, storage.kind(parent));
@@ -185,6 +108,8 @@ Result<void> check_parents(Storage& storage, const DiskPaths& paths) {
   }
   return {};
 }
+
+namespace {
 
 // The kept index of the old disk if it still describes it, else a new one.
 Result<std::unique_ptr<DigestIndex>> make_index(Storage& storage, const DiskPaths& paths, const OldDisk& old,
@@ -293,61 +218,11 @@ Result<StagedDisk> resume(Storage& storage, Random& random, const DiskPaths& pat
   }
   staged.index = std::move(*index);
   record.epoch = epoch;
+  record.round_ended = false;
+  record.root.reset();
   BH_CHECK(journal->append(record));
   staged.journal = std::move(journal);
   return staged;
-}
-
-// The journal goes last: without it, whoever finds an undo log cannot know that it is done with.
-Result<void> drop_session(Storage& storage, const DiskPaths& paths) {
-  BH_CHECK(storage.remove(paths.undo));
-  return storage.remove_directory(paths.directory);
-}
-
-// Completes a recorded finish or cancel, clears a preparation that never got through. True: a transfer remains to be
-// resumed.
-Result<bool> settle(Storage& storage, const DiskPaths& paths, SessionJournal& journal, std::string& action) {
-  const auto record = journal.last();
-  auto staging = make_staging(record.staging, storage, paths);
-  switch (record.state) {
-    case SessionState::transferring: action = "resumable"; return true;
-    case SessionState::finishing:
-      BH_CHECK(staging->swap());
-      action = "finished";
-      break;
-    case SessionState::preparing:
-    case SessionState::cancelling:
-      BH_CHECK(staging->give_back());
-      action = "gave back the old disk";
-      break;
-  }
-  BH_CHECK(drop_session(storage, paths));
-  return false;
-}
-
-// The journal of an unfinished transfer, settled first; nothing when there is none left.
-Result<std::unique_ptr<SessionJournal>> open_leftover(Storage& storage, const DiskPaths& paths, std::string& action) {
-  std::unique_ptr<SessionJournal> none;
-  BH_TRY(const auto directory, storage.kind(paths.directory));
-  if (directory == Storage::Kind::none) return none;
-  BH_TRY(const auto journal_kind, storage.kind(paths.journal));
-  auto journal = journal_kind == Storage::Kind::none
-                     ? Result<std::unique_ptr<SessionJournal>>(make_error(JournalErrc::damaged, "missing"))
-                     : open_session_journal(storage, paths.journal);
-  if (!journal) {
-    if (journal_kind != Storage::Kind::none && journal.error() != make_error_code(JournalErrc::damaged))
-      return std::move(journal).error();
-    // A kill before the first record was durable: nothing else can be there.
-    BH_TRY(const auto staged, storage.kind(paths.staged));
-    BH_TRY(const auto undo, storage.kind(paths.undo));
-    if (staged != Storage::Kind::none || undo != Storage::Kind::none)
-      return make_error(EngineErrc::session_damaged, paths.journal + ": " + journal.error().cause());
-    BH_CHECK(drop_session(storage, paths));
-    return none;
-  }
-  BH_TRY(const bool open, settle(storage, paths, **journal, action));
-  if (!open) return none;
-  return std::move(*journal);
 }
 
 }  // namespace
@@ -370,114 +245,27 @@ Result<DiskPaths> DiskPaths::of(std::string_view disk) {
   paths.index = paths.directory + "/index";
   paths.undo = paths.directory + "/undo";
   paths.staged = paths.directory + "/staged";
+  paths.old = paths.directory + "/old";
   paths.digests = parent + "." + std::string(name) + ".digests";
+  paths.last = parent + "." + std::string(name) + ".last";
   return paths;
-}
-
-std::unique_ptr<Staging> make_staging(StagingKind kind, Storage& storage, const DiskPaths& paths) {
-  switch (kind) {
-    case StagingKind::fresh: return std::make_unique<FreshStaging>(storage, paths);
-    case StagingKind::clone: return std::make_unique<CloneStaging>(storage, paths);
-    case StagingKind::undo: return std::make_unique<UndoStaging>(storage, paths, false);
-    case StagingKind::undo_in_place: return std::make_unique<UndoStaging>(storage, paths, true);
-  }
-  return nullptr;
 }
 
 Result<StagedDisk> open_staged_disk(Storage& storage, Random& random, const DiskPaths& paths,
                                     const OpenRequest& request, std::uint64_t epoch) {
-  BH_CHECK(check_parents(storage, paths));
-  std::string action;
-  BH_TRY(auto journal, open_leftover(storage, paths, action));
-  if (journal) return resume(storage, random, paths, request, std::move(journal), epoch);
+  BH_TRY(auto standing, settle_disk(storage, paths));
+  if (standing.journal) {
+    if (standing.journal->last().state == SessionState::kept)
+      return make_error(EngineErrc::session_kept, "disk " + paths.disk);
+    return resume(storage, random, paths, request, std::move(standing.journal), epoch);
+  }
   auto staged = start(storage, random, paths, request, epoch);
   if (!staged) {
     // Nothing that matters was done: leave no trace of it, and keep the first error.
-    if (auto leftover = open_leftover(storage, paths, action); !leftover)
+    if (auto leftover = settle_disk(storage, paths); !leftover)
       return std::move(staged).error().with_context("and clearing up failed: " + leftover.error().to_string());
   }
   return staged;
-}
-
-Result<std::optional<SessionRecord>> recorded_session(Storage& storage, const DiskPaths& paths) {
-  std::optional<SessionRecord> none;
-  BH_TRY(const auto kind, storage.kind(paths.journal));
-  if (kind == Storage::Kind::none) return none;
-  auto journal = open_session_journal(storage, paths.journal);
-  if (!journal) return none;
-  return std::optional((*journal)->last());
-}
-
-Result<void> finish_staged_disk(Storage& storage, const DiskPaths& paths, StagedDisk staged, bool keep_index) {
-  BH_CHECK(staged.disk->close());
-  staged.disk.reset();
-  auto record = staged.journal->last();
-  record.state = SessionState::finishing;
-  BH_CHECK(staged.journal->append(record));
-  auto staging = make_staging(record.staging, storage, paths);
-  BH_CHECK(staging->swap());
-  if (keep_index) {
-    BH_TRY(auto file, storage.open(paths.disk, OpenMode::read));
-    BH_TRY(const auto identity, file->identity());
-    BH_CHECK(staged.index->set_identity(identity));
-    BH_CHECK(staged.index->sync());
-    staged.index.reset();
-    BH_CHECK(storage.rename(paths.index, paths.digests, true));
-  }
-  staged.journal.reset();
-  return drop_session(storage, paths);
-}
-
-Result<bool> give_back_old_disk(Storage& storage, const DiskPaths& paths) {
-  BH_CHECK(check_parents(storage, paths));
-  std::string action;
-  BH_TRY(auto journal, open_leftover(storage, paths, action));
-  if (!journal) return !action.empty() && action != "finished";
-  auto record = journal->last();
-  record.state = SessionState::cancelling;
-  BH_CHECK(journal->append(record));
-  BH_CHECK(settle(storage, paths, *journal, action));
-  return true;
-}
-
-namespace {
-
-Result<void> recover_directory(Storage& storage, const std::string& directory, int depth,
-                               std::vector<Leftover>& found) {
-  if (depth > 16) return {};
-  BH_TRY(const auto names, storage.list(directory));
-  const auto prefix = directory.empty() ? std::string() : directory + "/";
-  for (const auto& name : names) {
-    const auto path = prefix + name;
-    // What an operator put there and we cannot look at (a link that leads out, lost+found) is none of our sessions.
-    const auto kind = storage.kind(path);
-    if (!kind || *kind != Storage::Kind::directory) continue;
-    if (name.front() != '.') {
-      (void)recover_directory(storage, path, depth + 1, found);
-      continue;
-    }
-    if (name.size() <= kSessionSuffix.size() + 1 || !name.ends_with(kSessionSuffix)) continue;
-    Leftover leftover;
-    leftover.disk = prefix + name.substr(1, name.size() - 1 - kSessionSuffix.size());
-    auto paths = DiskPaths::of(leftover.disk);
-    if (!paths) continue;
-    auto journal = open_leftover(storage, *paths, leftover.action);
-    if (!journal)
-      leftover.action = journal.error().to_string();
-    else if (*journal)
-      leftover.record = (*journal)->last();
-    if (leftover.action.empty()) leftover.action = "removed an empty session";
-    found.push_back(std::move(leftover));
-  }
-  return {};
-}
-
-}  // namespace
-
-Result<std::vector<Leftover>> recover_store(Storage& storage) {
-  std::vector<Leftover> found;
-  BH_CHECK(recover_directory(storage, "", 0, found));
-  return found;
 }
 
 }  // namespace backhaul

@@ -8,21 +8,13 @@
 namespace backhaul {
 namespace {
 
-// A user that was told to go away still completes its writes in flight; a device may take long over them.
-constexpr std::chrono::seconds kDrainTimeout{120};
-constexpr std::chrono::milliseconds kLockInterval{10};
-
-// File times of older kernels move in ticks of up to 10 ms. Whoever writes to the disk after `finish` must get a later
-// time than the one in the kept index, or the index would be believed.
-constexpr std::chrono::milliseconds kTimestampTick{20};
-
 std::string make_session_id(Random& random) {
   std::array<std::uint64_t, 2> raw{random.next(), random.next()};
   return to_hex(as_bytes(raw.data(), sizeof raw));
 }
 
-// The target's root digest from what lanes recorded; empty when some extent's content was never digested.
-Result<std::string> root_from_index(TargetSession& session) {
+// The target's root digest from what lanes recorded; nothing when some extent's content was never digested.
+Result<std::optional<Sha256>> root_from_index(TargetSession& session) {
   auto& index = session.index();
   const auto size = index.disk_size();
   const auto count = extent_count(size);
@@ -36,13 +28,13 @@ Result<std::string> root_from_index(TargetSession& session) {
       extent = end;
       continue;
     }
-    if (index.state(extent) != ExtentState::known) return std::string();
+    if (index.state(extent) != ExtentState::known) return std::optional<Sha256>();
     BH_TRY(const bool good, index.load(extent, digests));
-    if (!good) return std::string();
+    if (!good) return std::optional<Sha256>();
     root.add(extent, extent_digest(std::span(digests).first(blocks_in_extent(size, extent))));
     ++extent;
   }
-  return to_hex(root.finish());
+  return std::optional(root.finish());
 }
 
 // Without changed extents only, every extent must have been acknowledged before the disk may take the old one's place.
@@ -55,24 +47,57 @@ Result<void> check_complete(TargetSession& session) {
   return {};
 }
 
-// Whether the run may open the disk at all: not when a newer one did, and not to go on with what is gone.
-Result<void> check_fence(const OpenRequest& request, const std::optional<SessionRecord>& record) {
-  const auto recorded = record ? record->epoch : 0;
-  if (request.epoch != 0 && request.epoch < recorded)
+// The run asks for a transfer that it finished itself: the answer to its finish was lost.
+bool has_finished(const OpenRequest& request, const Standing& standing) {
+  return request.transfer != 0 && standing.ended && standing.ended->transfer == request.transfer &&
+         standing.ended->epoch == request.epoch && standing.ended->state == SessionState::finished;
+}
+
+// Whether the run may open the disk at all: not when a newer one did, not to go on with what is gone, and not while the
+// disk's old content is kept.
+Result<void> check_fence(const OpenRequest& request, const Standing& standing) {
+  const auto* record = standing.journal ? &standing.journal->last() : nullptr;
+  if (request.transfer != 0 && record == nullptr) {
+    const auto& ended = standing.ended;
+    if (ended && ended->transfer == request.transfer && ended->state == SessionState::finished)
+      return make_error(EngineErrc::session_fenced, "epoch " + std::to_string(ended->epoch) + " finished the transfer");
+    return make_error(EngineErrc::session_cancelled, "the transfer of disk " + request.disk + " ended in the meantime");
+  }
+  const auto recorded = standing.epoch();
+  // Only a run that is under way may be taken over by itself.
+  const auto lowest = record != nullptr ? recorded : recorded + 1;
+  if (request.epoch != 0 && request.epoch < lowest)
     return make_error(EngineErrc::session_fenced,
-                      "epoch " + std::to_string(request.epoch) + " is older than " + std::to_string(recorded));
-  if (request.transfer == 0) return {};
-  const bool same = record && record->transfer == request.transfer;
-  if (same && record->state == SessionState::transferring) return {};
-  if (record && !same)
+                      "epoch " + std::to_string(request.epoch) + ", on record is " + std::to_string(recorded));
+  if (record == nullptr) return {};
+  if (request.transfer != 0 && request.transfer != record->transfer)
     return make_error(EngineErrc::session_fenced, "another transfer of disk " + request.disk + " has begun");
-  return make_error(EngineErrc::session_cancelled, "the transfer of disk " + request.disk + " ended in the meantime");
+  if (record->state == SessionState::kept) return make_error(EngineErrc::session_kept, "disk " + request.disk);
+  return {};
+}
+
+OpenedSession finished_answer(const SessionRecord& record) {
+  OpenedSession opened;
+  opened.finished = true;
+  opened.epoch = record.epoch;
+  opened.transfer = record.transfer;
+  opened.size = record.disk_size;
+  opened.format = record.format;
+  opened.staging = to_string(record.staging);
+  opened.had_old_disk = record.had_old_disk;
+  if (record.root) opened.root_digest = to_hex(*record.root);
+  return opened;
 }
 
 }  // namespace
 
 TargetSession::TargetSession(std::string id, std::uint64_t epoch, OpenRequest request, StagedDisk staged)
-    : id_(std::move(id)), epoch_(epoch), request_(std::move(request)), staged_(std::move(staged)) {}
+    : id_(std::move(id)),
+      epoch_(epoch),
+      request_(std::move(request)),
+      staged_(std::move(staged)),
+      disk_size_(staged_.disk->size()),
+      format_(staged_.disk->format()) {}
 
 Error TargetSession::revoked_error() const {
   return make_error(static_cast<EngineErrc>(why_.load()),
@@ -96,21 +121,26 @@ Result<void> TargetSession::enter_lane() {
   const std::lock_guard lock(mutex_);
   if (revoked()) return revoked_error();
   if (finishing_) return make_error(EngineErrc::session_busy, "the transfer is being finished");
-  if (!request_.changed_only) BH_CHECK(record_whole(false));
+  BH_CHECK(record_lane());
   ++users_;
   return {};
 }
 
-Result<void> TargetSession::record_whole(bool whole) {
+// What a lane writes is no point in time of the source before the round ends.
+Result<void> TargetSession::record_lane() {
   auto record = staged_.journal->last();
-  if (record.whole == whole) return {};
-  record.whole = whole;
-  return staged_.journal->append(record);
+  record.round_ended = false;
+  record.root.reset();
+  if (!request_.changed_only) record.whole = false;
+  return record == staged_.journal->last() ? Result<void>() : staged_.journal->append(record);
 }
 
-Result<void> TargetSession::end_round() {
+Result<void> TargetSession::end_round(const std::optional<Sha256>& root) {
   const std::lock_guard lock(mutex_);
-  return record_whole(true);
+  auto record = staged_.journal->last();
+  record.whole = record.round_ended = true;
+  record.root = root;
+  return staged_.journal->append(record);
 }
 
 void TargetSession::leave() {
@@ -158,25 +188,40 @@ void TargetStore::set_session(Slot& slot, std::shared_ptr<TargetSession> session
   old = std::exchange(slot.session, std::move(session));
 }
 
+Result<void> TargetStore::take_disk(Slot& slot, const std::string& disk, bool takes_over,
+                                    std::chrono::milliseconds patience) {
+  auto live = session_of(slot);
+  if (!live) return {};
+  if (!takes_over && !live->wait_unused(patience))
+    return make_error(EngineErrc::session_busy, "disk " + disk + ", epoch " + std::to_string(live->epoch()));
+  live->revoke(EngineErrc::session_fenced);
+  if (!live->wait_unused(kDrainTimeout))
+    return make_error(EngineErrc::session_busy, "the run before does not end: disk " + disk);
+  live.reset();
+  set_session(slot, nullptr);
+  return {};
+}
+
+// Without a session: the transfer that is asked for has finished.
 Result<std::shared_ptr<TargetSession>> TargetStore::open_locked(Slot& slot, const DiskPaths& paths,
                                                                 const OpenRequest& request,
-                                                                std::chrono::milliseconds patience) {
-  BH_TRY(const auto record, recorded_session(storage_, paths));
-  const auto recorded = record ? record->epoch : 0;
-  BH_CHECK(check_fence(request, record));
-  if (auto live = session_of(slot)) {
-    const bool takes_over = request.epoch != 0 && request.epoch >= live->epoch();
-    if (!takes_over && !live->wait_unused(patience))
-      return make_error(EngineErrc::session_busy, "disk " + request.disk + ", epoch " + std::to_string(live->epoch()));
-    live->revoke(EngineErrc::session_fenced);
-    if (!live->wait_unused(kDrainTimeout))
-      return make_error(EngineErrc::session_busy, "the run before does not end: disk " + request.disk);
-    live.reset();
-    set_session(slot, nullptr);
+                                                                std::chrono::milliseconds patience,
+                                                                OpenedSession& opened) {
+  std::shared_ptr<TargetSession> session;
+  std::uint64_t epoch = 0;
+  {
+    BH_TRY(const auto standing, settle_disk(storage_, paths));
+    if (has_finished(request, standing)) {
+      opened = finished_answer(*standing.ended);
+      return session;
+    }
+    BH_CHECK(check_fence(request, standing));
+    epoch = std::max(standing.epoch() + 1, request.epoch);
   }
-  const auto epoch = std::max(recorded + 1, request.epoch);
+  if (const auto live = session_of(slot))
+    BH_CHECK(take_disk(slot, request.disk, request.epoch != 0 && request.epoch >= live->epoch(), patience));
   BH_TRY(auto staged, open_staged_disk(storage_, *parts_.random, paths, request, epoch));
-  auto session = std::make_shared<TargetSession>(make_session_id(*parts_.random), epoch, request, std::move(staged));
+  session = std::make_shared<TargetSession>(make_session_id(*parts_.random), epoch, request, std::move(staged));
   set_session(slot, session);
   return session;
 }
@@ -186,8 +231,10 @@ Result<SessionUse> TargetStore::open(const OpenRequest& request, std::chrono::mi
   BH_TRY(const auto paths, DiskPaths::of(request.disk));
   auto slot = slot_of(request.disk);
   const std::lock_guard lock(slot->mutex);
-  BH_TRY(auto session, open_locked(*slot, paths, request, patience));
+  BH_TRY(auto session, open_locked(*slot, paths, request, patience, opened));
+  if (!session) return SessionUse();
   if (!session->enter()) return session->revoked_error();
+  opened = {};
   opened.session = session->id();
   opened.epoch = session->epoch();
   opened.transfer = session->record().transfer;
@@ -236,31 +283,31 @@ Result<FinishResult> TargetStore::finish(TargetSession& session, const FinishReq
 
   BH_CHECK(check_complete(session));
   FinishResult result;
+  std::optional<Sha256> root;
   result.blocks_zeroed = session.blocks_zeroed.load();
   BH_CHECK(report("flush", 0));
   BH_CHECK(session.disk().checkpoint());
   BH_CHECK(report("verify", 0));
   if (session.request().verify == VerifyMode::full) {
-    BH_TRY(const auto root, verify_all(session, report));
-    result.root_digest = to_hex(root);
+    BH_TRY(root, verify_all(session, report));
   } else if (session.request().verify == VerifyMode::written) {
-    BH_TRY(result.root_digest, root_from_index(session));
+    BH_TRY(root, root_from_index(session));
   }
+  if (root) result.root_digest = to_hex(*root);
   if (!request.root_digest.empty() && !result.root_digest.empty() && request.root_digest != result.root_digest)
     return make_error(EngineErrc::root_mismatch, "source " + request.root_digest + ", target " + result.root_digest);
   BH_CHECK(session.index().sync());
   if (!request.swap) {
     BH_CHECK(session.index().reset_shipped());
     BH_CHECK(session.index().sync());
-    BH_CHECK(session.end_round());
+    BH_CHECK(session.end_round(root));
     return result;
   }
   BH_CHECK(report("swap", 0));
   session.revoke(EngineErrc::session_fenced);  // no lane may join any more
   set_session(*slot, nullptr);
-  const bool keep_index = !result.root_digest.empty();
-  BH_CHECK(finish_staged_disk(storage_, paths, std::move(session.staged()), keep_index));
-  if (keep_index) parts_.clock->sleep_for(kTimestampTick);
+  BH_CHECK(finish_staged_disk(storage_, paths, std::move(session.staged()), root.has_value(), root));
+  if (root) parts_.clock->sleep_for(kTimestampTick);
   return result;
 }
 
@@ -278,21 +325,6 @@ Result<Sha256> TargetStore::verify_all(TargetSession& session,
     return report("verify", static_cast<double>(bytes) / static_cast<double>(std::max<std::uint64_t>(size, 1)));
   };
   return scan_disk(session.disk(), parts_, options);
-}
-
-Result<bool> TargetStore::cancel(const std::string& disk) {
-  BH_TRY(const auto paths, DiskPaths::of(disk));
-  auto slot = slot_of(disk);
-  if (auto live = session_of(*slot)) live->revoke(EngineErrc::session_cancelled);
-  const std::lock_guard lock(slot->mutex);
-  if (auto live = session_of(*slot)) {
-    live->revoke(EngineErrc::session_cancelled);
-    if (!live->wait_unused(kDrainTimeout))
-      return make_error(EngineErrc::session_busy, "the run does not end; try again: disk " + disk);
-    live.reset();
-    set_session(*slot, nullptr);
-  }
-  return give_back_old_disk(storage_, paths);
 }
 
 }  // namespace backhaul

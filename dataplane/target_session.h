@@ -23,6 +23,13 @@ struct DataplaneParts {
   Random* random = nullptr;
 };
 
+// File times of older kernels move in ticks of up to 10 ms. Whoever writes to the disk after it was swapped in must get
+// a later time than the one on record, or the digests would be believed.
+inline constexpr std::chrono::milliseconds kTimestampTick{20};
+// A run that was told to go away still completes its writes in flight; a device may take long over them.
+inline constexpr std::chrono::seconds kDrainTimeout{120};
+inline constexpr std::chrono::milliseconds kLockInterval{10};
+
 class TargetSession {
  public:
   TargetSession(std::string id, std::uint64_t epoch, OpenRequest request, StagedDisk staged);
@@ -31,6 +38,9 @@ class TargetSession {
   std::uint64_t epoch() const noexcept { return epoch_; }
   const OpenRequest& request() const noexcept { return request_; }
   Disk& disk() noexcept { return *staged_.disk; }
+  // These two stay true when the disk is being swapped in.
+  std::uint64_t disk_size() const noexcept { return disk_size_; }
+  DiskFormat format() const noexcept { return format_; }
   DigestIndex& index() noexcept { return *staged_.index; }
   bool resumed() const noexcept { return staged_.resumed; }
   bool fresh_content() const noexcept { return staged_.fresh_content; }
@@ -56,8 +66,8 @@ class TargetSession {
   // For the one user that finishes: true when it is the only one within `timeout`; no lane enters until end_finish().
   bool begin_finish(std::chrono::milliseconds timeout);
   void end_finish();
-  // The staged disk is whole now: lists of changed extents are enough from here on.
-  Result<void> end_round();
+  // The staged disk is whole now: lists of changed extents are enough from here on, and it may be swapped in.
+  Result<void> end_round(const std::optional<Sha256>& root);
   bool in_use() const;
 
   StagedDisk& staged() noexcept { return staged_; }
@@ -65,12 +75,14 @@ class TargetSession {
   std::atomic<std::uint64_t> blocks_zeroed{0};
 
  private:
-  Result<void> record_whole(bool whole);  // REQUIRES: mutex_ held
+  Result<void> record_lane();  // REQUIRES: mutex_ held
 
   const std::string id_;
   const std::uint64_t epoch_;
   const OpenRequest request_;
   StagedDisk staged_;
+  const std::uint64_t disk_size_;
+  const DiskFormat format_;
   std::atomic<bool> revoked_{false};
   std::atomic<int> why_{static_cast<int>(EngineErrc::session_fenced)};
   mutable std::mutex mutex_;
@@ -79,14 +91,16 @@ class TargetSession {
   bool finishing_ = false;
 };
 
-// Counts a lane or control stream as a user of a session while it lives.
+// Counts a lane or control stream as a user of a session while it lives. Empty when the transfer had ended.
 class SessionUse {
  public:
+  SessionUse() = default;
   explicit SessionUse(std::shared_ptr<TargetSession> session) : session_(std::move(session)) {}
   SessionUse(SessionUse&&) noexcept = default;
   ~SessionUse() {
     if (session_) session_->leave();
   }
+  explicit operator bool() const noexcept { return session_ != nullptr; }
   TargetSession& operator*() noexcept { return *session_; }
   TargetSession* operator->() noexcept { return session_.get(); }
 
@@ -103,12 +117,29 @@ struct FinishResult {
   std::uint64_t blocks_zeroed = 0;
 };
 
+enum class TargetState {
+  absent,   // no disk, no transfer
+  plain,    // a disk, no transfer
+  staged,   // a transfer is unfinished; the old disk can be had back
+  swapped,  // the new disk has the name, the old one is kept
+};
+std::string_view to_string(TargetState state) noexcept;
+std::optional<TargetState> parse_target_state(std::string_view text) noexcept;
+struct TargetStatus {
+  TargetState state = TargetState::absent;
+  std::uint64_t size = 0;  // virtual; 0 when absent
+  DiskFormat format = DiskFormat::raw;
+  std::uint64_t epoch = 0;  // the highest on record, also of transfers that ended; 0: none
+  bool whole = false;       // staged: the last round has ended, and nothing was written since
+};
+
 class TargetStore {
  public:
   TargetStore(Storage& storage, DataplaneParts parts) : storage_(storage), parts_(std::move(parts)) {}
 
   // Opens or resumes the disk's transfer. Waits up to `patience` for a run that is going away; session_busy after that.
-  // A request whose epoch equals the live run's, or is higher than it, takes over (fences it) at once.
+  // A request whose epoch equals the live run's, or is higher than it, takes over (fences it) at once. When the
+  // transfer that is asked for has finished meanwhile, opened.finished says so and the use is empty.
   Result<SessionUse> open(const OpenRequest& request, std::chrono::milliseconds patience, OpenedSession& opened);
   // A lane joins. Errors: session_unknown, session_fenced.
   Result<SessionUse> join(const std::string& session, std::uint64_t epoch);
@@ -116,8 +147,14 @@ class TargetStore {
   // staged.
   Result<FinishResult> finish(TargetSession& session, const FinishRequest& request,
                               const std::function<Result<void>(std::string_view what, double fraction)>& step);
+  // The verbs of dataplane/staging.h, which has their epochs and errors. A live run of a lower epoch is fenced; without
+  // an epoch the verb waits for it up to `patience`, then session_busy.
+  Result<void> swap(const std::string& disk, std::uint64_t epoch, std::chrono::milliseconds patience = {});
+  Result<void> release(const std::string& disk, std::uint64_t epoch, std::chrono::milliseconds patience = {});
   // Stops the live run, if any, waits for its last write, and gives the old disk back. False when there was nothing.
-  Result<bool> cancel(const std::string& disk);
+  Result<bool> cancel(const std::string& disk, std::uint64_t epoch = 0);
+  // Changes nothing. Errors: those of files and formats; session_damaged.
+  Result<TargetStatus> query(const std::string& disk);
 
   Storage& storage() noexcept { return storage_; }
   const DataplaneParts& parts() const noexcept { return parts_; }
@@ -134,7 +171,12 @@ class TargetStore {
   Result<Sha256> verify_all(TargetSession& session,
                             const std::function<Result<void>(std::string_view, double)>& report);
   Result<std::shared_ptr<TargetSession>> open_locked(Slot& slot, const DiskPaths& paths, const OpenRequest& request,
-                                                     std::chrono::milliseconds patience);
+                                                     std::chrono::milliseconds patience, OpenedSession& opened);
+  // Sends the live run away, so that the caller has the disk's files for itself. REQUIRES: the slot's mutex held.
+  Result<void> take_disk(Slot& slot, const std::string& disk, bool takes_over, std::chrono::milliseconds patience);
+  Result<void> take_disk_for_verb(Slot& slot, const DiskPaths& paths, std::uint64_t epoch,
+                                  std::chrono::milliseconds patience);
+  Result<TargetStatus> query_locked(const DiskPaths& paths);
 
   Storage& storage_;
   DataplaneParts parts_;

@@ -83,6 +83,9 @@ struct OpenedSession {
   bool resumed = false;  // an unfinished transfer goes on
   bool compare = false;  // the source must ask for digests (delta, or a resumed full)
   bool blank = false;    // whatever is not sent is zero: the target was made for this run
+  // The transfer that was asked for has finished under this epoch: nothing is opened, `session` is empty.
+  bool finished = false;
+  std::string root_digest;  // finished: of the target, hexadecimal; empty when it was not computed
 };
 
 }  // namespace backhaul

@@ -4,8 +4,8 @@
 
 namespace backhaul {
 
-Result<void> create_whole_file(Storage& storage, std::string_view path,
-                               const std::function<Result<void>(File&)>& write) {
+Result<void> create_whole_file(Storage& storage, std::string_view path, const std::function<Result<void>(File&)>& write,
+                               bool replace) {
   const std::string unfinished = std::string(path) + ".new";
   BH_CHECK(storage.remove(unfinished));
   {
@@ -18,7 +18,7 @@ Result<void> create_whole_file(Storage& storage, std::string_view path,
       return std::move(written).error();
     }
   }
-  if (auto renamed = storage.rename(unfinished, path, /*replace=*/false); !renamed) {
+  if (auto renamed = storage.rename(unfinished, path, replace); !renamed) {
     (void)storage.remove(unfinished);
     return renamed;
   }

@@ -11,10 +11,10 @@
 
 namespace backhaul {
 
-// `write` fills the new, empty file. Durable on return. Error: io.exists when there is a file of the name already, and
-// whatever the storage or `write` returned; nothing is left under the name then.
-Result<void> create_whole_file(Storage& storage, std::string_view path,
-                               const std::function<Result<void>(File&)>& write);
+// `write` fills the new, empty file. Durable on return. Error: io.exists when there is a file of the name already and
+// it is not to be replaced, and whatever the storage or `write` returned; what the name led to is as it was then.
+Result<void> create_whole_file(Storage& storage, std::string_view path, const std::function<Result<void>(File&)>& write,
+                               bool replace = false);
 
 // Makes what a killed process left in the page cache durable, and forgets what the cache holds, so that the reads after
 // this see what is on the device. (After a failed sync the two may differ.)

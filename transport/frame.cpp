@@ -58,6 +58,12 @@ constexpr Shape kShapes[] = {
     {FrameType::ping, "ping", 0, false, 0, 0},
     {FrameType::pong, "pong", 0, false, 0, 0},
     {FrameType::progress, "progress", 0, false, 2, kMaxControlPayloadSize},
+    {FrameType::query, "query", 0, false, 2, kMaxControlPayloadSize},
+    {FrameType::status, "status", 0, false, 2, kMaxControlPayloadSize},
+    {FrameType::swap, "swap", 0, false, 2, kMaxControlPayloadSize},
+    {FrameType::swapped, "swapped", 0, false, 2, kMaxControlPayloadSize},
+    {FrameType::release, "release", 0, false, 2, kMaxControlPayloadSize},
+    {FrameType::released, "released", 0, false, 2, kMaxControlPayloadSize},
     {FrameType::claim, "claim", 0, true, 0, 0},
     {FrameType::digests, "digests", kFrameZeroRun | kFrameResumed, true, 0,
      kBitmapSize + kDigestSize* static_cast<std::uint32_t>(kBlocksPerExtent)},
@@ -141,7 +147,7 @@ std::string_view to_string(FrameType type) noexcept {
   return shape == nullptr ? "unknown" : shape->name;
 }
 
-bool is_control(FrameType type) noexcept { return type >= FrameType::hello && type <= FrameType::progress; }
+bool is_control(FrameType type) noexcept { return type >= FrameType::hello && type <= FrameType::released; }
 
 void encode_frame_header(const FrameHeader& header, std::span<std::byte, kFrameHeaderSize> into) noexcept {
   std::byte* at = into.data();

@@ -34,6 +34,12 @@ enum class FrameType : std::uint8_t {
   ping = 11,      // either way, any time; answered with pong; both without effect
   pong = 12,
   progress = 13,  // target -> source, control stream, during finish: what it is doing
+  query = 14,     // where does a disk stand?
+  status = 15,    // the answer
+  swap = 16,      // the staged disk becomes the disk, the old one is kept
+  swapped = 17,   // the answer
+  release = 18,   // what swap kept is no longer needed
+  released = 19,  // the answer
 
   // Data, on lanes. offset and length are bytes of the disk.
   claim = 32,        // source -> target: send digests of [offset, length); whole extents

@@ -7,6 +7,7 @@
 
 #include "base/endian.h"
 #include "checksum/crc32c.h"
+#include "dataplane/messages.h"
 #include "transport/compress.h"
 #include "transport/frame_io.h"
 #include "transport/transport_error.h"
@@ -85,6 +86,21 @@ void read_frames(Bytes input, std::size_t piece) {
   }
 }
 
+// As every message of the data plane: what one decoder takes, it takes again after it was written.
+void use_fields(const boost::json::object& body) {
+  const auto again = [&](auto read) {
+    const auto value = read(body);
+    if (value) require(read(to_json(*value)).has_value());
+  };
+  again(open_request_from_json);
+  again(opened_from_json);
+  again(join_from_json);
+  again(verb_from_json);
+  again(status_from_json);
+  again(finish_from_json);
+  again(finished_from_json);
+}
+
 // The control stream's way: JSON. The hello is read like one, whatever it is.
 void read_messages(Bytes input, std::size_t piece) {
   for (const bool hello : {false, true}) {
@@ -99,6 +115,7 @@ void read_messages(Bytes input, std::size_t piece) {
       if (message) {
         const auto error = error_from_json(message->body);
         require(error.cause().size() <= 2048 && error.fix().size() <= 2048 && error.symbol().size() <= 64);
+        use_fields(message->body);
         continue;
       }
       const auto error = message.error();

@@ -41,7 +41,7 @@ void read_journal(Storage& storage) {
   auto journal = open_session_journal(storage, "file");
   if (!journal) return require(journal.error() == JournalErrc::damaged);
   auto next = (*journal)->last();
-  require(may_follow(next.state, next.state));
+  if (!may_follow(next.state, next.state)) return;
   next.epoch += 1;
   require((*journal)->append(next).has_value());
   require(open_session_journal(storage, "file").value()->last() == next);

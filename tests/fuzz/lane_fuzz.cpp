@@ -76,6 +76,8 @@ Made make_frame(Input& input) {
   auto& header = made.header;
   const auto first = input.next();
   header.type = kTypes[first % 16];
+  if (header.type == FrameType::hello) header.type = static_cast<FrameType>(1 + first / 16);  // any control frame
+  if (header.type == FrameType::cancelled) header.type = FrameType::swap;
   header.epoch = first >= 0xF8 ? 7 : 1;
   if (header.type == FrameType::lane_end || header.type == FrameType::ping || header.type == FrameType::pong)
     return made;

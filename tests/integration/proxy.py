@@ -11,6 +11,7 @@ whatever was delivered to the sender before it was sent, and so on backwards; th
 above how many times an end can have waited for the other.
 """
 import collections
+import collections.abc
 import dataclasses
 import socket
 import threading
@@ -26,6 +27,7 @@ class Fault:
     flip_at: int | None = None  # one bit of this byte
     cut_at: int | None = None  # both ways end by a reset after so many bytes
     swallow_at: int | None = None  # nothing is forwarded after so many bytes, and nobody is told
+    cut_when: collections.abc.Callable[[], bool] | None = None  # asked before data is forwarded: true resets both ways instead
 
 
 class Proxy:
@@ -101,6 +103,8 @@ class Proxy:
             cut = data and fault.cut_at is not None and seen >= fault.cut_at
             if cut:
                 data = data[:max(0, fault.cut_at - first)]
+            elif data and fault.cut_when is not None and fault.cut_when():
+                cut, data = True, b""
             if fault.flip_at is not None and first <= fault.flip_at < first + len(data):
                 flipped = bytearray(data)
                 flipped[fault.flip_at - first] ^= 0x10
@@ -118,7 +122,8 @@ class Proxy:
                 if cut:
                     self.cuts += 1
             with news:
-                queue.append((time.monotonic() + self.delay, depth, data))
+                if data or not cut:
+                    queue.append((time.monotonic() + self.delay, depth, data))
                 if cut:
                     queue.append((time.monotonic() + self.delay, depth, None))
                 news.notify()

@@ -71,7 +71,6 @@ SimTransfer::SimTransfer(SimStorage& source, std::string source_path, Storage& t
       options_(std::move(options)),
       random_(options_.seed),
       hasher_(make_block_hasher(HashKernel::one_buffer).value()),
-      sync_(options_.request.sync),
       epoch_(options_.request.epoch) {
   keep_large_memory();
   restart_target();
@@ -85,8 +84,8 @@ void SimTransfer::restart_source() {
   source_session_.reset();
   disk_.reset();
   source_size_ = transfer_ = 0;
+  sent_root_.reset();
   epoch_ = options_.request.epoch;
-  sync_ = options_.request.sync;
 }
 
 Result<void> SimTransfer::open_source(std::uint64_t padded_size) {
@@ -122,9 +121,14 @@ Result<SimTransfer::Outcome> SimTransfer::attempt() {
   request.size = source_size_;
   request.changed_only = options_.changed.has_value();
   request.epoch = epoch_;
-  request.sync = sync_;
   request.transfer = transfer_;
   BH_TRY(auto control, store_->open(request, std::chrono::milliseconds(0), opened_));
+  if (opened_.finished) {
+    if (!sent_root_) return make_error(EngineErrc::session_fenced, "another run finished the transfer");
+    if (!sent_root_->empty() && !opened_.root_digest.empty() && *sent_root_ != opened_.root_digest)
+      return make_error(EngineErrc::root_mismatch);
+    return Outcome{opened_, {opened_.root_digest, 0}, *sent_root_};
+  }
   epoch_ = opened_.epoch;
   transfer_ = opened_.transfer;
   BH_CHECK(prepare_session());
@@ -132,9 +136,8 @@ Result<SimTransfer::Outcome> SimTransfer::attempt() {
   Outcome outcome;
   outcome.opened = opened_;
   BH_TRY(outcome.source_root, source_root());
-  // From here the target may have finished even if its answer is lost: a retry then only compares.
-  sync_ = SyncMode::delta;
-  transfer_ = 0;
+  // From here the target may have finished even if its answer is lost: a retry then asks.
+  sent_root_ = outcome.source_root;
   BH_TRY(outcome.finished, store_->finish(*control, {outcome.source_root, options_.swap}, nullptr));
   return outcome;
 }

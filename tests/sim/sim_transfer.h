@@ -99,7 +99,7 @@ class SimTransfer {
   std::unique_ptr<Disk> disk_;
   std::unique_ptr<SourceSession> source_session_;  // destroyed before the disk that it reads
   OpenedSession opened_;
-  SyncMode sync_;
+  std::optional<std::string> sent_root_;  // of the last finish that was asked for
   std::uint64_t source_size_ = 0, epoch_ = 0, transfer_ = 0, wire_bytes_ = 0;
   unsigned attempts_ = 0;
 };

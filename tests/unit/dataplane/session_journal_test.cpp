@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+#include <string_view>
+
 #include "checksum/block_digest.h"
 #include "sim/sim_random.h"
 #include "sim/sim_storage.h"
@@ -13,8 +16,8 @@ using sim::SimOptions;
 using sim::SimRandom;
 using sim::SimStorage;
 
-constexpr SessionState kStates[] = {SessionState::preparing, SessionState::transferring, SessionState::finishing,
-                                    SessionState::cancelling};
+// A letter a state, in the order of the document.
+constexpr std::string_view kLetters = "ptfckKwrFC";
 
 SessionRecord record_of(SessionState state, std::uint64_t epoch = 1) {
   SessionRecord record;
@@ -43,11 +46,13 @@ TEST(SessionJournal, GivesBackTheLastRecordAfterReopening) {
 }
 
 TEST(SessionJournal, AllowsWhatTheDocumentSaysAndNothingElse) {
-  const std::string allowed[] = {"pp", "pt", "pc", "tt", "tf", "tc", "ff", "cc"};
-  for (const auto from : kStates)
-    for (const auto to : kStates) {
-      const std::string step{to_string(from)[0], to_string(to)[0]};
-      EXPECT_EQ(may_follow(from, to), std::find(std::begin(allowed), std::end(allowed), step) != std::end(allowed))
+  const std::set<std::string> allowed{"pp", "pt", "pc", "tt", "tf", "tc", "tk", "ff", "fF",
+                                      "cc", "cC", "kK", "KK", "Kw", "Kr", "wc", "rF"};
+  for (std::size_t from = 0; from < kLetters.size(); ++from)
+    for (std::size_t to = 0; to < kLetters.size(); ++to) {
+      const std::string step{kLetters[from], kLetters[to]};
+      EXPECT_EQ(may_follow(static_cast<SessionState>(from + 1), static_cast<SessionState>(to + 1)),
+                allowed.contains(step))
           << step;
     }
 }
@@ -128,6 +133,26 @@ TEST(SessionJournal, ACrashNeverLosesAnAcknowledgedRecord) {
     storage.crash();
     EXPECT_EQ(open_session_journal(storage, "s").value()->last(), record_of(SessionState::cancelling, 99));
   }
+}
+
+TEST(SessionJournal, AReplacedOneIsTheOneRecordWhateverWasThere) {
+  SimStorage storage;
+  auto record = record_of(SessionState::kept);
+  record.root = sha256({});
+  record.round_ended = true;
+  record.kept_identity = {1, 2, 3, -4, 5};
+  for (int i = 0; i < 2; ++i) {
+    (void)storage.create("s.new");
+    ++record.epoch;
+    ASSERT_TRUE(replace_session_journal(storage, "s", record));
+    EXPECT_EQ(storage.content("s").size(), 128U);
+    EXPECT_EQ(open_session_journal(storage, "s").value()->last(), record);
+  }
+  // root: 32 bytes at 56, said by byte 45; round_ended: byte 46; the identity: 40 bytes at 88.
+  EXPECT_EQ(to_hex(storage.content("s")).substr(2 * 40, 2 * 8), "0603010100010100");
+  EXPECT_EQ(to_hex(storage.content("s")).substr(2 * 56),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+            "010000000000000002000000000000000300000000000000fcffffffffffffff0500000000000000");
 }
 
 TEST(SessionJournal, HasTheDocumentedBytes) {

@@ -66,6 +66,7 @@ struct Case {
   SyncMode sync;
   StagingChoice staging;
   bool reflink;
+  bool device = false;
 };
 
 class StagingCrashTest : public testing::TestWithParam<Case> {
@@ -95,7 +96,9 @@ class StagingCrashTest : public testing::TestWithParam<Case> {
   std::unique_ptr<Store> make_store() {
     auto store = std::make_unique<Store>(GetParam().reflink);
     EXPECT_TRUE(store->storage.make_directory("vm"));
-    auto file = store->storage.create(kDisk).value();
+    if (GetParam().device) store->simulated.add_block_device(kDisk, kSize);
+    auto file =
+        GetParam().device ? store->storage.open(kDisk, OpenMode::write).value() : store->storage.create(kDisk).value();
     EXPECT_TRUE(file->write_at(0, old_));
     EXPECT_TRUE(file->sync());
     return store;
@@ -133,10 +136,23 @@ class StagingCrashTest : public testing::TestWithParam<Case> {
     return {};
   }
 
+  // One round over everything, which leaves the disk staged.
+  Result<void> round(Store& store) {
+    BH_TRY(auto staged, open(store, 1));
+    BH_CHECK(write_all(staged));
+    auto record = staged.journal->last();
+    record.whole = record.round_ended = true;
+    return staged.journal->append(record);
+  }
+  Result<void> swap(Store& store, std::uint64_t epoch) {
+    return swap_staged_disk(store.storage, store.random, paths_, epoch);
+  }
+
   bool exists(Store& store, std::string_view path) { return store.storage.kind(path).value() != Storage::Kind::none; }
 
   // No torn disk is ever bootable: what has the disk's name is the old disk or the new one, whole.
   void expect_nothing_torn(Store& store) {
+    if (GetParam().device) return;  // it cannot be moved out of the way
     if (!exists(store, kDisk)) {
       EXPECT_TRUE(exists(store, paths_.staged));
       return;
@@ -214,8 +230,15 @@ TEST_P(StagingCrashTest, AnInterruptedTransferCanBeCancelled) {
                       [&](Store& store) {
                         const bool finished = exists(store, kDisk) && store.simulated.content(kDisk) == new_ &&
                                               !exists(store, paths_.directory);
+                        if (finished) {  // and who asks hears so
+                          const auto standing = settle_disk(store.storage, paths_);
+                          ASSERT_TRUE(standing && standing->ended);
+                          EXPECT_EQ(standing->ended->state, SessionState::finished);
+                          EXPECT_EQ(standing->ended->epoch, 1U);
+                        }
                         const auto had = give_back_old_disk(store.storage, paths_);
                         ASSERT_TRUE(had) << had.error().to_string();
+                        EXPECT_FALSE(finished && *had);
                         expect_disk(store, finished ? new_ : old_);
                       });
 }
@@ -227,6 +250,91 @@ TEST_P(StagingCrashTest, AnInterruptedCancelGoesForward) {
                         ASSERT_TRUE(had) << had.error().to_string();
                         expect_disk(store, old_);
                       });
+}
+
+// A swap that keeps the old disk, told again after the crash under the same epoch.
+TEST_P(StagingCrashTest, AnInterruptedSwapThatKeepsTheOldDiskGetsThrough) {
+  at_every_power_loss(
+      [&](Store& store) -> Result<void> {
+        BH_CHECK(round(store));
+        return swap(store, 2);
+      },
+      [&](Store& store) {
+        auto swapped = swap(store, 2);
+        if (swapped.has_error() && (swapped.error() == make_error_code(EngineErrc::session_incomplete) ||
+                                    swapped.error() == make_error_code(EngineErrc::session_not_staged))) {
+          ASSERT_TRUE(send(store, 3));  // the round had not ended
+          expect_disk(store, new_);
+          return;
+        }
+        ASSERT_TRUE(swapped) << swapped.error().to_string();
+        EXPECT_TRUE(store.simulated.content(kDisk) == new_);
+        const auto leftovers = recover_store(store.storage).value();
+        ASSERT_EQ(leftovers.size(), 1U);
+        EXPECT_EQ(leftovers.front().action, "kept");
+        EXPECT_EQ(leftovers.front().record.epoch, 2U);
+        const auto refused = open(store, 3);
+        ASSERT_TRUE(refused.has_error());
+        EXPECT_EQ(refused.error(), make_error_code(EngineErrc::session_kept));
+        // Both ways are still open.
+        if (GetParam().sync == SyncMode::full) {
+          EXPECT_TRUE(give_back_old_disk(store.storage, paths_, 3).value());
+          expect_disk(store, old_);
+        } else {
+          ASSERT_TRUE(release_old_disk(store.storage, paths_, 3));
+          expect_disk(store, new_);
+        }
+      });
+}
+
+TEST_P(StagingCrashTest, AnInterruptedReleaseGoesForward) {
+  at_every_power_loss(
+      [&](Store& store) -> Result<void> {
+        BH_CHECK(round(store));
+        BH_CHECK(swap(store, 2));
+        return release_old_disk(store.storage, paths_, 3);
+      },
+      [&](Store& store) {
+        if (auto swapped = swap(store, 2); !swapped) {  // struck before the swap, or after the release
+          const auto standing = settle_disk(store.storage, paths_);
+          ASSERT_TRUE(standing);
+          if (standing->ended) {
+            EXPECT_EQ(standing->ended->state, SessionState::finished);
+            EXPECT_EQ(standing->ended->epoch, 3U);
+            EXPECT_TRUE(release_old_disk(store.storage, paths_, 3));
+            expect_disk(store, new_);
+          } else {
+            ASSERT_TRUE(send(store, 4));
+            expect_disk(store, new_);
+          }
+          return;
+        }
+        const auto released = release_old_disk(store.storage, paths_, 3);
+        ASSERT_TRUE(released) << released.error().to_string();
+        expect_disk(store, new_);
+        EXPECT_FALSE(give_back_old_disk(store.storage, paths_, 4).value());
+        expect_disk(store, new_);
+      });
+}
+
+TEST_P(StagingCrashTest, AnInterruptedCancelAfterTheSwapGivesTheOldDiskBack) {
+  at_every_power_loss(
+      [&](Store& store) -> Result<void> {
+        BH_CHECK(round(store));
+        BH_CHECK(swap(store, 2));
+        BH_TRY(const bool had, give_back_old_disk(store.storage, paths_, 3));
+        EXPECT_TRUE(had);
+        return {};
+      },
+      [&](Store& store) {
+        const auto had = give_back_old_disk(store.storage, paths_, 3);
+        ASSERT_TRUE(had) << had.error().to_string();
+        expect_disk(store, old_);
+        const auto standing = settle_disk(store.storage, paths_);
+        ASSERT_TRUE(standing);
+        EXPECT_EQ(standing->epoch(), 3U);
+        EXPECT_EQ(standing->ended->state, SessionState::cancelled);
+      });
 }
 
 TEST_P(StagingCrashTest, EachTransferHasItsOwnNumberAndEachRunItsEpoch) {
@@ -254,15 +362,17 @@ TEST_P(StagingCrashTest, AResumedDiskIsDurableBeforeAnythingIsRecordedOfIt) {
     const auto segment = staged->disk->allocate(0, kBlockSize).value();
     ASSERT_TRUE(staged->disk->file().write_at(segment.file_offset, Bytes(new_).first(kBlockSize)));
   }  // killed before a checkpoint: the system still holds the write
-  EXPECT_GT(store->simulated.unsynced_changes(paths_.staged), 0U);
+  const auto place = GetParam().device ? std::string(kDisk) : paths_.staged;
+  EXPECT_GT(store->simulated.unsynced_changes(place), 0U);
   ASSERT_TRUE(open(*store, 2));
-  EXPECT_EQ(store->simulated.unsynced_changes(paths_.staged), 0U);
+  EXPECT_EQ(store->simulated.unsynced_changes(place), 0U);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, StagingCrashTest,
                          testing::Values(Case{"Fresh", SyncMode::full, StagingChoice::automatic, false},
                                          Case{"Clone", SyncMode::delta, StagingChoice::clone, true},
                                          Case{"Undo", SyncMode::delta, StagingChoice::undo, true},
+                                         Case{"UndoInPlace", SyncMode::delta, StagingChoice::automatic, true, true},
                                          Case{"UndoWhereNothingCanBeCloned", SyncMode::delta, StagingChoice::automatic,
                                               false}),
                          [](const auto& instance) { return std::string(instance.param.name); });

@@ -77,9 +77,12 @@ TEST_F(TargetSessionCancelTest, ARunGoesOnWithItsOwnTransferOnly) {
   const auto gone = open(opened_.epoch);
   ASSERT_FALSE(gone);
   EXPECT_EQ(gone.error(), make_error_code(EngineErrc::session_cancelled));
-  EXPECT_EQ(storage_.list("").value().size(), 0U);
+  EXPECT_EQ(storage_.list("").value(), std::vector<std::string>{".disk.last"});
 
   request_.transfer = 0;
+  const auto older = open(opened_.epoch);  // nor does it begin anew under its number
+  ASSERT_FALSE(older);
+  EXPECT_EQ(older.error(), make_error_code(EngineErrc::session_fenced));
   ASSERT_TRUE(open());
   request_.transfer = first;
   const auto other = open(9);

@@ -75,6 +75,18 @@ const std::vector<Golden>& golden() {
        {},
        "424846310b000000070000000000000000000000000000000000000000000000"
        "0000000000000000000000000000000000000000000000000000000077a6048a"},
+      {{.type = FrameType::query},
+       text(R"({"disk":"vm/disk"})"),
+       "424846310e000000000000000000000000000000000000000000000000000000"
+       "12000000120000004a69cbc200000000000000000000000000000000179c3330"},
+      {{.type = FrameType::swap},
+       text(R"({"disk":"vm/disk","epoch":7})"),
+       "4248463110000000000000000000000000000000000000000000000000000000"
+       "1c0000001c0000000e21541a00000000000000000000000000000000a6af313b"},
+      {{.type = FrameType::release},
+       text(R"({"disk":"vm/disk","epoch":8})"),
+       "4248463112000000000000000000000000000000000000000000000000000000"
+       "1c0000001c000000f32b2dfd000000000000000000000000000000001805ba78"},
       {{.type = FrameType::claim, .epoch = 7, .offset = 3 * kExtentSize, .length = 2 * kExtentSize},
        {},
        "424846312000000007000000000000000000c000000000000000800000000000"
@@ -161,7 +173,7 @@ TEST(FrameTest, refuses_reserved_bytes_that_are_not_zero) {
 TEST(FrameTest, refuses_unknown_types) {
   const auto good = encoded({.type = FrameType::ping});
   for (unsigned type = 0; type < 256; ++type) {
-    const bool known = (type >= 1 && type <= 13) || (type >= 32 && type <= 38);
+    const bool known = (type >= 1 && type <= 19) || (type >= 32 && type <= 38);
     const auto header = decode_frame_header(patched(good, 4, static_cast<std::uint8_t>(type)));
     if (!known) {
       ASSERT_FALSE(header) << type;
