@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX, not the C++ header
-#include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -89,34 +89,48 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
   return result;
 }
 
+// In the child, between vfork and exec: system calls only, our memory is shared. Returns only when exec failed.
+int become(char* const* arguments, char* const* variables, const int (&files)[3], pid_t parent) {
+  for (int number = 0; number < 3; ++number)
+    if (files[number] == number ? ::fcntl(number, F_SETFD, 0) < 0 : ::dup2(files[number], number) < 0) return errno;
+  ::setpgid(0, 0);
+  // It ends with us, however we end: a call that outlived us would overlap with its repetition. The signal comes when
+  // the calling thread ends, and that thread waits in run_child until the child is gone.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != parent) ::_exit(127);
+  ::signal(SIGPIPE, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  ::execvpe(arguments[0], arguments, variables);
+  return errno;
+}
+
+// posix_spawn knows no parent-death signal, and fork would copy the buffers that io_uring has pinned.
 Result<pid_t> spawn(const std::vector<std::string>& argv, const Environment& environment, int input, int output,
                     int errors) {
   const auto arguments = pointers(argv);
   const auto variables = child_environment(environment);
-  posix_spawn_file_actions_t files;
-  posix_spawnattr_t attributes;
-  posix_spawn_file_actions_init(&files);
-  posix_spawnattr_init(&attributes);
-  posix_spawn_file_actions_adddup2(&files, input, STDIN_FILENO);
-  posix_spawn_file_actions_adddup2(&files, output, STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&files, errors, STDERR_FILENO);
-  sigset_t none, defaults;
-  sigemptyset(&none);
-  sigemptyset(&defaults);
-  sigaddset(&defaults, SIGPIPE);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setsigdefault(&attributes, &defaults);
-  posix_spawnattr_setpgroup(&attributes, 0);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-  pid_t pid = -1;
-  const int failed =
-      ::posix_spawnp(&pid, arguments[0], &files, &attributes, arguments.data(), pointers(variables).data());
-  posix_spawn_file_actions_destroy(&files);
-  posix_spawnattr_destroy(&attributes);
-  if (failed != 0)
+  const auto variable_pointers = pointers(variables);
+  const int files[3] = {input, output, errors};
+  const pid_t parent = ::getpid();
+  sigset_t all, before;
+  sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);  // no handler of ours may run in the child
+  volatile int failed = 0;
+  const pid_t pid = ::vfork();  // NOLINT(clang-analyzer-security.insecureAPI.vfork)
+  if (pid == 0) {
+    failed = become(arguments.data(), variable_pointers.data(), files, parent);
+    ::_exit(127);
+  }
+  if (pid < 0) failed = errno;
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (failed != 0) {
+    if (pid > 0) ::waitpid(pid, nullptr, 0);
     return make_error(
         ControlErrc::driver_failed,
         fmt::format("{} cannot be started: {}", argv[0], std::error_code(failed, std::generic_category()).message()));
+  }
   return pid;
 }
 

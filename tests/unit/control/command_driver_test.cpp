@@ -119,6 +119,25 @@ TEST_F(CommandDriver, ADriverThatHangsIsKilledWithWhatItStarted) {
   EXPECT_TRUE(gone());
 }
 
+TEST_F(CommandDriver, ItsEnvironmentIsOursAndWhatTheConfigurationAdds) {
+  ::setenv("BACKHAUL_TEST_OURS", "ours", 1);
+  ::setenv("BACKHAUL_TEST_BOTH", "ours", 1);
+  const auto path = (root_ / "environment").string();
+  auto driver = make_command_driver(
+      {{"/bin/sh", "-c", "echo $BACKHAUL_TEST_OURS $BACKHAUL_TEST_BOTH $BACKHAUL_TEST_ADDED > " + path + "; echo '{}'"},
+       20,
+       {{"BACKHAUL_TEST_BOTH", "added"}, {"BACKHAUL_TEST_ADDED", "added"}}});
+  ASSERT_TRUE(driver->start(vm()));
+  EXPECT_EQ(content(path), "ours added added\n");
+}
+
+TEST_F(CommandDriver, ADriverThatCannotBeStartedIsNamed) {
+  auto failed = make_command_driver({{"/no/such/driver"}, 20})->start(vm());
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error(), make_error_code(ControlErrc::driver_failed));
+  EXPECT_NE(failed.error().cause().find("/no/such/driver cannot be started: No such file"), std::string::npos);
+}
+
 TEST_F(CommandDriver, ABackgroundProcessThatKeepsTheOutputOpenIsNotWaitedFor) {
   const auto started = std::chrono::steady_clock::now();
   ASSERT_TRUE(shell("sleep 15 & echo '{}'", 60)->start(vm()));

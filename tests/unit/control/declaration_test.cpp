@@ -28,7 +28,7 @@ TEST(Declaration, TheExampleFilesAreRead) {
   ASSERT_TRUE(parse_item_toml(example("db01.toml"), "db01.toml"));
   auto plan = parse_plan_toml(example("plan.toml"), "plan.toml");
   ASSERT_TRUE(plan) << plan.error().cause();
-  EXPECT_EQ(plan->groups[1].before_boot[0].command[0], "/bin/true");
+  EXPECT_EQ(plan->groups[1].before_boot[0].command[0], "true");
   EXPECT_TRUE(plan->groups[1].after_boot[0].manual);
 }
 
