@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/units.h"
 #include "control/estimate.h"
 
 namespace backhaul {
@@ -40,6 +41,12 @@ std::uint64_t source_size(const Location& source, const VmFacts& facts, const st
   return 0;
 }
 
+// VHDX sizes are whole sectors.
+bool sizes_agree(const TargetDisk& found, std::uint64_t size) {
+  if (found.size_bytes == size) return true;
+  return found.format != "raw" && (found.size_bytes == align_up(size, 512) || found.size_bytes == align_up(size, 4096));
+}
+
 void check_disks(Checks& checks, const Location& source, const Location& target, const HostReport& report,
                  const std::vector<TargetDisk>& target_disks, const VmFacts& source_facts) {
   std::uint64_t needed = 0;
@@ -58,10 +65,10 @@ void check_disks(Checks& checks, const Location& source, const Location& target,
     } else if (size == 0) {
       checks.failed(name, "preflight.disk_size", "the source disk's size is not known",
                     "Check that the VM driver describes this disk.");
-    } else if (found.state != TargetDiskState::absent && found.size_bytes > size) {
+    } else if (found.state != TargetDiskState::absent && !sizes_agree(found, size)) {
       checks.failed(name, "preflight.disk_size",
-                    fmt::format("the disk there has {} bytes, the source only {}", found.size_bytes, size),
-                    "A disk is never shrunk: check that both are the same disk, or move the old one away.");
+                    fmt::format("the disk there has {} bytes, the source {}", found.size_bytes, size),
+                    "A disk is never resized: check that both are the same disk, or move the old one away.");
     } else {
       checks.ok(name);
     }
