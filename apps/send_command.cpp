@@ -38,7 +38,7 @@ Result<std::vector<ByteRange>> read_changed(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return make_error(EngineErrc::bad_extents_file, path + " cannot be read");
   const std::string text{std::istreambuf_iterator<char>(in), {}};
-  auto ranges = ChangedExtents::parse(text);
+  auto ranges = ChangedBlocks::parse(text);
   if (!ranges) return std::move(ranges).error().with_context(path);
   return ranges;
 }

@@ -179,9 +179,9 @@ class Sender {
     if (session_ && !opened_.resumed) session_.reset();
     if (opened_.size != disk_->size()) BH_CHECK(open_source(opened_.size));
     if (session_) return {};
-    std::optional<ChangedExtents> changed;
+    std::optional<ChangedBlocks> changed;
     if (request_.changed) {
-      BH_TRY(auto made, ChangedExtents::make(*request_.changed, disk_->size()));
+      BH_TRY(auto made, ChangedBlocks::make(*request_.changed, disk_->size()));
       changed = std::move(made);
     }
     session_ = std::make_unique<SourceSession>(*disk_, request_.verify, std::move(changed));

@@ -9,10 +9,10 @@
 
 namespace backhaul {
 
-Result<ChangedExtents> ChangedExtents::make(std::vector<ByteRange> ranges, std::uint64_t disk_size) {
+Result<ChangedBlocks> ChangedBlocks::make(std::vector<ByteRange> ranges, std::uint64_t disk_size) {
   std::erase_if(ranges, [](const ByteRange& range) { return range.length == 0; });
   std::sort(ranges.begin(), ranges.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
-  ChangedExtents changed;
+  ChangedBlocks changed;
   for (const auto& range : ranges) {
     if (range.offset > disk_size || range.length > disk_size - range.offset)
       return make_error(EngineErrc::bad_extents_file, "offset " + std::to_string(range.offset) + ", length " +
@@ -36,7 +36,7 @@ Result<ChangedExtents> ChangedExtents::make(std::vector<ByteRange> ranges, std::
   return changed;
 }
 
-Result<std::vector<ByteRange>> ChangedExtents::parse(std::string_view text) {
+Result<std::vector<ByteRange>> ChangedBlocks::parse(std::string_view text) {
   boost::system::error_code code;
   const auto value = boost::json::parse(text, code);
   if (code) return make_error(EngineErrc::bad_extents_file, code.message());
@@ -65,7 +65,7 @@ Result<std::vector<ByteRange>> ChangedExtents::parse(std::string_view text) {
   return ranges;
 }
 
-std::optional<std::uint64_t> ChangedExtents::next_extent(std::uint64_t from) const {
+std::optional<std::uint64_t> ChangedBlocks::next_extent(std::uint64_t from) const {
   const auto at = from * kExtentSize;
   const auto it =
       std::partition_point(ranges_.begin(), ranges_.end(), [&](const auto& range) { return range.end() <= at; });
@@ -73,7 +73,7 @@ std::optional<std::uint64_t> ChangedExtents::next_extent(std::uint64_t from) con
   return std::max(from, it->offset / kExtentSize);
 }
 
-std::bitset<kBlocksPerExtent> ChangedExtents::blocks(std::uint64_t extent) const {
+std::bitset<kBlocksPerExtent> ChangedBlocks::blocks(std::uint64_t extent) const {
   std::bitset<kBlocksPerExtent> bits;
   const auto begin = extent * kExtentSize;
   const auto end = begin + kExtentSize;
@@ -87,7 +87,7 @@ std::bitset<kBlocksPerExtent> ChangedExtents::blocks(std::uint64_t extent) const
   return bits;
 }
 
-SourceSession::SourceSession(Disk& disk, VerifyMode verify, std::optional<ChangedExtents> changed)
+SourceSession::SourceSession(Disk& disk, VerifyMode verify, std::optional<ChangedBlocks> changed)
     : disk_(disk),
       verify_(verify),
       changed_(std::move(changed)),

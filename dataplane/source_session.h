@@ -19,10 +19,10 @@
 namespace backhaul {
 
 // Sorted, merged ranges rounded outwards to blocks: all that a tracker says has changed.
-class ChangedExtents {
+class ChangedBlocks {
  public:
   // Error: EngineErrc::bad_extents_file when a range lies outside the disk.
-  static Result<ChangedExtents> make(std::vector<ByteRange> ranges, std::uint64_t disk_size);
+  static Result<ChangedBlocks> make(std::vector<ByteRange> ranges, std::uint64_t disk_size);
   // Reads {"extents":[{"offset":..,"length":..}]}, or a bare array of such objects; entries with "type": 0 (clean, as
   // dirty-bitmap listings have it) are skipped.
   static Result<std::vector<ByteRange>> parse(std::string_view json);
@@ -46,7 +46,7 @@ struct SourceCounters {
 class SourceSession {
  public:
   // `size`: of the target disk, at least the source's. REQUIRES: disk.size() == size (opened with padding).
-  SourceSession(Disk& disk, VerifyMode verify, std::optional<ChangedExtents> changed);
+  SourceSession(Disk& disk, VerifyMode verify, std::optional<ChangedBlocks> changed);
 
   struct Item {
     std::uint64_t first = 0;
@@ -69,7 +69,7 @@ class SourceSession {
 
   Disk& disk() noexcept { return disk_; }
   VerifyMode verify() const noexcept { return verify_; }
-  const std::optional<ChangedExtents>& changed() const noexcept { return changed_; }
+  const std::optional<ChangedBlocks>& changed() const noexcept { return changed_; }
   SourceCounters& counters() noexcept { return counters_; }
   // Bytes that the transfer covers (all of the disk, or what the changed extents touch).
   std::uint64_t bytes_total() const noexcept { return bytes_total_; }
@@ -79,7 +79,7 @@ class SourceSession {
  private:
   Disk& disk_;
   const VerifyMode verify_;
-  const std::optional<ChangedExtents> changed_;
+  const std::optional<ChangedBlocks> changed_;
   const std::uint64_t extents_;
   std::uint64_t extents_total_ = 0, bytes_total_ = 0;
   SourceCounters counters_;

@@ -105,9 +105,9 @@ Result<void> SimTransfer::prepare_session() {
   if (source_session_ && !opened_.resumed) source_session_.reset();
   if (opened_.size != disk_->size()) BH_CHECK(open_source(opened_.size));
   if (source_session_) return {};
-  std::optional<ChangedExtents> changed;
+  std::optional<ChangedBlocks> changed;
   if (options_.changed) {
-    BH_TRY(auto made, ChangedExtents::make(*options_.changed, disk_->size()));
+    BH_TRY(auto made, ChangedBlocks::make(*options_.changed, disk_->size()));
     changed = std::move(made);
   }
   source_session_ = std::make_unique<SourceSession>(*disk_, options_.request.verify, std::move(changed));

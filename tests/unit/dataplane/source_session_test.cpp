@@ -12,14 +12,14 @@ namespace {
 
 using namespace testing;
 
-std::vector<std::uint64_t> extents_of(const ChangedExtents& changed) {
+std::vector<std::uint64_t> extents_of(const ChangedBlocks& changed) {
   std::vector<std::uint64_t> extents;
   for (auto next = changed.next_extent(0); next; next = changed.next_extent(*next + 1)) extents.push_back(*next);
   return extents;
 }
 
-TEST(ChangedExtents, AreSortedMergedAndRoundedOutwardsToBlocks) {
-  const auto changed = ChangedExtents::make({{kBlockSize + 5, 1}, {0, 0}, {10, 20}, {kBlockSize - 1, 2}}, kGiB);
+TEST(ChangedBlocks, AreSortedMergedAndRoundedOutwardsToBlocks) {
+  const auto changed = ChangedBlocks::make({{kBlockSize + 5, 1}, {0, 0}, {10, 20}, {kBlockSize - 1, 2}}, kGiB);
   ASSERT_OK(changed);
   EXPECT_EQ(changed->bytes(), 2 * kBlockSize);
   EXPECT_EQ(changed->extents(), 1U);
@@ -27,9 +27,9 @@ TEST(ChangedExtents, AreSortedMergedAndRoundedOutwardsToBlocks) {
   EXPECT_TRUE(changed->blocks(1).none());
 }
 
-TEST(ChangedExtents, SpanExtentsAndAreFoundByTheirNumber) {
+TEST(ChangedBlocks, SpanExtentsAndAreFoundByTheirNumber) {
   const auto size = 5 * kExtentSize + 100;
-  const auto changed = ChangedExtents::make({{5 * kExtentSize, 100}, {kExtentSize - 1, kExtentSize + 2}}, size);
+  const auto changed = ChangedBlocks::make({{5 * kExtentSize, 100}, {kExtentSize - 1, kExtentSize + 2}}, size);
   ASSERT_OK(changed);
   EXPECT_EQ(extents_of(*changed), (std::vector<std::uint64_t>{0, 1, 2, 5}));
   EXPECT_EQ(changed->extents(), 4U);
@@ -40,24 +40,24 @@ TEST(ChangedExtents, SpanExtentsAndAreFoundByTheirNumber) {
   EXPECT_EQ(changed->blocks(5).count(), 1U);
 }
 
-TEST(ChangedExtents, AnEmptyListHasNothing) {
-  const auto changed = ChangedExtents::make({}, kGiB);
+TEST(ChangedBlocks, AnEmptyListHasNothing) {
+  const auto changed = ChangedBlocks::make({}, kGiB);
   ASSERT_OK(changed);
   EXPECT_FALSE(changed->next_extent(0));
   EXPECT_EQ(changed->extents() + changed->bytes(), 0U);
 }
 
-TEST(ChangedExtents, OutsideTheDiskAreRefused) {
+TEST(ChangedBlocks, OutsideTheDiskAreRefused) {
   for (const auto range : {ByteRange{1001, 1}, ByteRange{0, 1001}, ByteRange{1000, 1}, ByteRange{~std::uint64_t{0}, 1},
                            ByteRange{999, ~std::uint64_t{0}}, ByteRange{500, ~std::uint64_t{0} - 400}}) {
-    const auto changed = ChangedExtents::make({{0, 1}, range}, 1000);
+    const auto changed = ChangedBlocks::make({{0, 1}, range}, 1000);
     ASSERT_FALSE(changed) << range.offset << " " << range.length;
     EXPECT_EQ(changed.error(), make_error_code(EngineErrc::bad_extents_file));
   }
-  EXPECT_TRUE(ChangedExtents::make({{999, 1}, {0, 1000}}, 1000));
+  EXPECT_TRUE(ChangedBlocks::make({{999, 1}, {0, 1000}}, 1000));
 }
 
-TEST(ChangedExtents, CountsOnlyWhatAnyListOfRangesTouches) {
+TEST(ChangedBlocks, CountsOnlyWhatAnyListOfRangesTouches) {
   SimRandom random(sim::seed_from_environment(1));
   const auto size = 6 * kExtentSize + 12345;
   for (int round = 0; round < 300; ++round) {
@@ -71,7 +71,7 @@ TEST(ChangedExtents, CountsOnlyWhatAnyListOfRangesTouches) {
         std::fill(blocks.begin() + static_cast<std::ptrdiff_t>(offset / kBlockSize),
                   blocks.begin() + static_cast<std::ptrdiff_t>((offset + length - 1) / kBlockSize) + 1, true);
     }
-    const auto changed = ChangedExtents::make(ranges, size);
+    const auto changed = ChangedBlocks::make(ranges, size);
     ASSERT_OK(changed);
     std::vector<std::uint64_t> expected;
     for (std::uint64_t extent = 0; extent < extent_count(size); ++extent) {
@@ -85,23 +85,23 @@ TEST(ChangedExtents, CountsOnlyWhatAnyListOfRangesTouches) {
   }
 }
 
-TEST(ChangedExtents, AreReadFromBothFormsOfJson) {
+TEST(ChangedBlocks, AreReadFromBothFormsOfJson) {
   for (const auto* text : {R"({"extents":[{"offset":4096,"length":512},{"offset":0,"length":1}]})",
                            R"([{"offset":4096,"length":512,"type":1},{"offset":99,"length":9,"type":0},)"
                            R"({"offset":0,"length":1,"description":"dirty"}])"}) {
-    const auto ranges = ChangedExtents::parse(text);
+    const auto ranges = ChangedBlocks::parse(text);
     ASSERT_OK(ranges);
     EXPECT_EQ(*ranges, (std::vector<ByteRange>{{4096, 512}, {0, 1}}));
   }
-  EXPECT_EQ(ChangedExtents::parse("[]")->size(), 0U);
+  EXPECT_EQ(ChangedBlocks::parse("[]")->size(), 0U);
 }
 
-TEST(ChangedExtents, RefuseJsonOfAnyOtherForm) {
+TEST(ChangedBlocks, RefuseJsonOfAnyOtherForm) {
   for (const auto* text :
        {"", "x", "{}", "null", R"({"extents":{}})", R"({"extents":1})", "[1]", R"([{"offset":1}])", R"([{"length":1}])",
         R"([{"offset":-1,"length":1}])", R"([{"offset":1.5,"length":1}])", R"([{"offset":"1","length":1}])",
         R"([{"offset":1,"length":18446744073709551616}])", R"([{"offset":1,"length":1})"}) {
-    const auto ranges = ChangedExtents::parse(text);
+    const auto ranges = ChangedBlocks::parse(text);
     ASSERT_FALSE(ranges) << text;
     EXPECT_EQ(ranges.error(), make_error_code(EngineErrc::bad_extents_file));
   }
@@ -163,7 +163,7 @@ TEST(SourceSession, HandsOutExtentsWithDataAndRunsOfHoles) {
 
 TEST(SourceSession, HandsOutOnlyChangedExtents) {
   WithDisk with;
-  auto changed = ChangedExtents::make({{2 * kExtentSize - 1, 2}}, with.disk->size());
+  auto changed = ChangedBlocks::make({{2 * kExtentSize - 1, 2}}, with.disk->size());
   SourceSession session(*with.disk, VerifyMode::written, std::move(*changed));
   EXPECT_EQ(all_items(session), "data 1+1, data 2+1, ");
 }
