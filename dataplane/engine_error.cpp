@@ -44,6 +44,13 @@ constexpr ErrorInfo kTable[] = {
     {"session.not_staged", "there is no staged disk to swap in", "Send the disk first.", Retry::no},
     {"session.kept_changed", "the disk was written to since it was swapped in: its old content cannot be had back",
      "Release the old content. The disk is whole and stays as it is.", Retry::no},
+    {"offer.unknown", "no send expects streams of this name from this node",
+     "Start the send at the other end; check that both ends use the same name.", Retry::later},
+    {"offer.full", "enough streams of this name wait already",
+     "None is needed: they are taken when the send wants them.", Retry::later},
+    {"offer.none", "the receiving end offered no stream in time",
+     "Check that the receiving end runs, reaches this node and uses the same name.", Retry::later},
+    {"offer.withdrawn", "the receiving end's streams are no longer wanted", "Start the send again.", Retry::no},
 };
 
 }  // namespace

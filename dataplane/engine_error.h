@@ -26,6 +26,10 @@ enum class EngineErrc {
   session_kept,          // the disk was swapped in and the old one is kept: no transfer may begin
   session_not_staged,    // a swap was asked for, but nothing is staged
   session_kept_changed,  // somebody wrote to the new disk, so the undo log does not give the old one back any more
+  offer_unknown,         // a stream was offered under a name that nobody expects (from that node)
+  offer_full,            // enough streams of that name wait already
+  offer_none,            // the other end offered no stream in time
+  offer_withdrawn,       // the streams are no longer wanted
 };
 const ErrorCategory& engine_category() noexcept;
 inline std::error_code make_error_code(EngineErrc value) { return {static_cast<int>(value), engine_category()}; }

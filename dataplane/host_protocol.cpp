@@ -40,7 +40,7 @@ void linger(ByteStream& stream, Clock& clock) {
 
 }  // namespace
 
-void HostProtocol::serve(std::unique_ptr<ByteStream> stream) {
+Result<void> HostProtocol::serve(std::unique_ptr<ByteStream> stream) {
   const auto peer = stream->peer_name();
   ControlChannel channel(std::move(stream));
   const auto handle = [&]() -> Result<void> {
@@ -53,20 +53,36 @@ void HostProtocol::serve(std::unique_ptr<ByteStream> stream) {
       case FrameType::swap:
       case FrameType::release:
       case FrameType::cancel: return serve_verb(channel, message.header.type, message.body);
+      case FrameType::offer: return take_offer(channel, message.body);
       default:
         return make_error(TransportErrc::unexpected_frame, std::string(to_string(message.header.type)) + " first");
     }
   };
-  const auto result = handle();
-  if (result) return;
+  auto result = handle();
+  if (result) return result;
   if (is_link_error(result.error())) {
     spdlog::info("{}: stream ended: {}", peer, result.error().to_string());
-    return;
+    return result;
   }
-  spdlog::warn("{}: {}", peer, result.error().to_string());
+  if (result.error().from_peer()) {
+    spdlog::info("{}: the other end gave up: {}", peer, result.error().to_string());
+    channel.stream().close();
+    return result;
+  }
+  // Who offers streams before they are expected tries again and again.
+  const auto level = result.error().symbol().starts_with("offer.") ? spdlog::level::debug : spdlog::level::warn;
+  spdlog::log(level, "{}: {}", peer, result.error().to_string());
   (void)channel.send(FrameType::error, error_to_json(result.error()), 0, kSendTimeout);
   linger(channel.stream(), *store_.parts().clock);
   channel.stream().close();
+  return result;
+}
+
+Result<void> HostProtocol::take_offer(ControlChannel& channel, const boost::json::object& body) {
+  BH_TRY(const auto offer, offer_from_json(body));
+  const auto peer = channel.stream().peer_name();
+  if (offered_ == nullptr) return make_error(EngineErrc::offer_unknown, "name " + offer.id);
+  return offered_->offer(offer.id, peer, [&] { return channel.release(); });
 }
 
 Result<void> HostProtocol::serve_control(ControlChannel& channel, const boost::json::object& body) {

@@ -148,6 +148,22 @@ Result<VerbRequest> verb_from_json(const json::object& body) {
   return request;
 }
 
+bool is_offer_id(std::string_view text) noexcept {
+  return !text.empty() && text.size() <= 64 && std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+           c == '-';
+  });
+}
+
+json::object to_json(const Offer& offer) { return {{"send", offer.id}}; }
+
+Result<Offer> offer_from_json(const json::object& body) {
+  Offer offer;
+  BH_TRY(offer.id, text_field(body, "send", 64));
+  if (!is_offer_id(offer.id)) return bad_field("send");
+  return offer;
+}
+
 json::object to_json(const TargetStatus& status) {
   return {{"state", to_string(status.state)},
           {"size", status.size},

@@ -31,6 +31,14 @@ struct VerbRequest {
 boost::json::object to_json(const VerbRequest& request);
 Result<VerbRequest> verb_from_json(const boost::json::object& body);
 
+struct Offer {
+  std::string id;
+};
+// 1 to 64 of [A-Za-z0-9._-].
+bool is_offer_id(std::string_view text) noexcept;
+boost::json::object to_json(const Offer& offer);
+Result<Offer> offer_from_json(const boost::json::object& body);
+
 boost::json::object to_json(const TargetStatus& status);
 Result<TargetStatus> status_from_json(const boost::json::object& body);
 

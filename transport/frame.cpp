@@ -64,6 +64,7 @@ constexpr Shape kShapes[] = {
     {FrameType::swapped, "swapped", 0, false, 2, kMaxControlPayloadSize},
     {FrameType::release, "release", 0, false, 2, kMaxControlPayloadSize},
     {FrameType::released, "released", 0, false, 2, kMaxControlPayloadSize},
+    {FrameType::offer, "offer", 0, false, 2, kMaxControlPayloadSize},
     {FrameType::claim, "claim", 0, true, 0, 0},
     {FrameType::digests, "digests", kFrameZeroRun | kFrameResumed, true, 0,
      kBitmapSize + kDigestSize* static_cast<std::uint32_t>(kBlocksPerExtent)},
@@ -147,7 +148,7 @@ std::string_view to_string(FrameType type) noexcept {
   return shape == nullptr ? "unknown" : shape->name;
 }
 
-bool is_control(FrameType type) noexcept { return type >= FrameType::hello && type <= FrameType::released; }
+bool is_control(FrameType type) noexcept { return type >= FrameType::hello && type <= FrameType::offer; }
 
 void encode_frame_header(const FrameHeader& header, std::span<std::byte, kFrameHeaderSize> into) noexcept {
   std::byte* at = into.data();

@@ -40,6 +40,7 @@ enum class FrameType : std::uint8_t {
   swapped = 17,   // the answer
   release = 18,   // what swap kept is no longer needed
   released = 19,  // the answer
+  offer = 20,     // who dialled wants to be the target: the other end may use the stream as if it had dialled
 
   // Data, on lanes. offset and length are bytes of the disk.
   claim = 32,        // source -> target: send digests of [offset, length); whole extents

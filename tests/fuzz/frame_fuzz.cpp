@@ -96,6 +96,7 @@ void use_fields(const boost::json::object& body) {
   again(opened_from_json);
   again(join_from_json);
   again(verb_from_json);
+  again(offer_from_json);
   again(status_from_json);
   again(finish_from_json);
   again(finished_from_json);

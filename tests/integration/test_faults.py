@@ -132,7 +132,7 @@ def test_no_room_for_the_undo_log_costs_nothing(pki, folder, seed):
         filler.unlink()
         expect_good_send(host, pki, source, "disk", staging="undo")
         same(source, host.path("disk"))
-        assert sorted(path.name for path in store.iterdir() if path.name != "lost+found") == [".disk.digests", "disk"]
+        assert sorted(path.name for path in store.iterdir() if path.name != "lost+found") == [".disk.digests", ".disk.last", "disk"]
 
 
 # Devices that fail -------------------------------------------------------------------------------------------------

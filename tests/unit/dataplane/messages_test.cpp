@@ -64,6 +64,7 @@ std::vector<Message> messages() {
           {"opened", to_json(some_opened()), through(opened_from_json), {}},
           {"opened, finished", to_json(finished_before()), through(opened_from_json), {"finished", "root_digest"}},
           {"verb", to_json(VerbRequest{"vm/disk", 7}), through(verb_from_json), {"epoch"}},
+          {"offer", to_json(Offer{"job-17.os"}), through(offer_from_json), {}},
           {"status",
            to_json(TargetStatus{TargetState::swapped, 512, DiskFormat::vhdx, 9, true}),
            through(status_from_json),
@@ -115,7 +116,7 @@ TEST(Messages, NameTheFieldThatIsMissingOrMalformed) {
         const bool number = good.is_uint64() || good.is_int64();
         if (number && value == 99999 && name != "lane") continue;  // a good number
         if (good.is_string() && value.is_string() && value.as_string().size() < 100 &&
-            (name == "disk" || name == "session" || name == "staging"))
+            (name == "disk" || name == "session" || name == "staging" || name == "send"))
           if (name != "staging" || std::string(message.name).starts_with("opened")) continue;  // any text will do
         body[name] = value;
         expect_named(body);
@@ -131,6 +132,18 @@ TEST(Messages, TakeADigestOnlyAs64LowerCaseHexadecimalDigits) {
     EXPECT_FALSE(finished_from_json({{"blocks_zeroed", 0}, {"root_digest", text}})) << text;
   }
   EXPECT_TRUE(finish_from_json({{"swap", true}, {"root_digest", std::string(64, '9')}}));
+}
+
+TEST(Messages, OffersHaveShortPlainNames) {
+  for (const auto& id : {std::string("a"), std::string("Job-17._x"), std::string(64, 'z')}) {
+    EXPECT_TRUE(offer_from_json({{"send", id}})) << id;
+    EXPECT_TRUE(is_offer_id(id));
+  }
+  for (const auto& id : {std::string(), std::string(65, 'z'), std::string("a/b"), std::string("a b"),
+                         std::string("\xc3\xa4"), std::string("a\0b", 3)}) {
+    EXPECT_FALSE(offer_from_json({{"send", id}})) << id;
+    EXPECT_FALSE(is_offer_id(id));
+  }
 }
 
 TEST(Messages, LanesAreNumberedBelowTheLimit) {

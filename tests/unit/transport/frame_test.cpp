@@ -87,6 +87,10 @@ const std::vector<Golden>& golden() {
        text(R"({"disk":"vm/disk","epoch":8})"),
        "4248463112000000000000000000000000000000000000000000000000000000"
        "1c0000001c000000f32b2dfd000000000000000000000000000000001805ba78"},
+      {{.type = FrameType::offer},
+       text(R"({"send":"job-17.os"})"),
+       "4248463114000000000000000000000000000000000000000000000000000000"
+       "14000000140000002ec9094a000000000000000000000000000000008564bab8"},
       {{.type = FrameType::claim, .epoch = 7, .offset = 3 * kExtentSize, .length = 2 * kExtentSize},
        {},
        "424846312000000007000000000000000000c000000000000000800000000000"
@@ -173,7 +177,7 @@ TEST(FrameTest, refuses_reserved_bytes_that_are_not_zero) {
 TEST(FrameTest, refuses_unknown_types) {
   const auto good = encoded({.type = FrameType::ping});
   for (unsigned type = 0; type < 256; ++type) {
-    const bool known = (type >= 1 && type <= 19) || (type >= 32 && type <= 38);
+    const bool known = (type >= 1 && type <= 20) || (type >= 32 && type <= 38);
     const auto header = decode_frame_header(patched(good, 4, static_cast<std::uint8_t>(type)));
     if (!known) {
       ASSERT_FALSE(header) << type;
