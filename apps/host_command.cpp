@@ -6,6 +6,8 @@
 #include <memory>
 
 #include "apps/commands.h"
+#include "control/driver_set.h"
+#include "control/host_services.h"
 #include "control/node_config.h"
 #include "dataplane/host_protocol.h"
 #include "dataplane/linux_storage.h"
@@ -39,7 +41,11 @@ Result<void> run_host(const HostOptions& options) {
   BH_TRY(auto parts, real_parts());
   BH_CHECK(parts.make_queue());  // says at once when io_uring is not to be had
   BH_TRY(auto storage, open_linux_storage(config.store));
-  BH_TRY(auto tls, TlsContext::load(TlsRole::server, tls_directory(config.tls, "host")));
+  BH_TRY(const auto paths, SourcePaths::make(config.store, {config.sources.begin(), config.sources.end()}));
+  const HostClients no_hosts;
+  BH_TRY(auto drivers, DriverSet::make(config.drivers, no_hosts));
+  const auto tls_files = tls_directory(config.tls, "host");
+  BH_TRY(auto tls, TlsContext::load(TlsRole::server, tls_files));
   for (const auto& warning : tls->warnings()) spdlog::warn("{}", warning);
   BH_TRY(auto server, TlsServer::listen(endpoint, tls));
   BH_TRY(const auto leftovers, recover_store(*storage));
@@ -49,8 +55,17 @@ Result<void> run_host(const HostOptions& options) {
 
   std::atomic<bool> stopping{false};
   TargetStore store(*storage, parts);
-  HostProtocol protocol(store, stopping);
-  server->set_handler(kAlpnBackhaul, [&](std::unique_ptr<TlsStream> stream) { protocol.serve(std::move(stream)); });
+  OfferedStreams offers;
+  HostProtocol protocol(store, stopping, &offers);
+  const LocalNode node{store, paths, parts, tls_files, config.networks, config.generations};
+  HostServices services(node, offers, drivers->local());
+  server->set_handler(kAlpnBackhaul,
+                      [&](std::unique_ptr<TlsStream> stream) { (void)protocol.serve(std::move(stream)); });
+  server->set_handler(kAlpnHttp, [&](std::unique_ptr<TlsStream> stream) {
+    serve_http(
+        std::move(stream), [&](const HttpRequest& request) { return services.handle(request); }, HostServices::refuse,
+        *parts.clock, stopping, kHostHttpLimits);
+  });
   const bool v6 = endpoint.host.find(':') != std::string::npos;
   fmt::print("listening on {}{}{}:{}\n", v6 ? "[" : "", endpoint.host, v6 ? "]" : "", server->port());
   std::fflush(stdout);
