@@ -194,8 +194,12 @@ JobError to_job_error(const Error& error, std::int64_t at_unix_s) {
 bool is_allowed(JobVerb verb, const Job& job) {
   if (!is_allowed(verb, job.state, job.task())) return false;
   switch (verb) {
-    case JobVerb::resume:
-      return !job.complete_requested && job.parent.empty() && !job.cancel_requested && !job.rolling_back;
+    case JobVerb::resume: {
+      // A plan that is past Complete Failover is resumed once more for each manual action.
+      const bool acts = job.task() == TaskKind::plan_shutdown || job.task() == TaskKind::plan_boot;
+      const bool said = acts ? job.manual_confirmed : job.complete_requested;
+      return !said && job.parent.empty() && !job.cancel_requested && !job.rolling_back;
+    }
     case JobVerb::cancel: return !job.cancel_requested && !job.rolling_back;
     case JobVerb::restart: return true;
   }

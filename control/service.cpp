@@ -172,29 +172,33 @@ Result<Item> Service::put_item(const Actor& actor, const Item& declared,
   return s.records.item(declared.id);
 }
 
-Result<void> Service::remove_item(const Actor& actor, std::string_view id) {
+Result<void> Service::remove_item(const Actor& actor, std::string_view id,
+                                  std::optional<std::uint64_t> expected_version) {
   auto& s = *state_;
-  return s.verb(actor, required_role(ItemVerb::remove), "item.remove", "item/" + std::string(id),
-                [&](Transaction& transaction) -> Result<void> {
-                  BH_TRY(Item * item, transaction.item(id));
-                  BH_CHECK(require_verb(*item, ItemVerb::remove));
-                  BH_TRY(auto plans, s.records.plans());
-                  for (const auto& plan : plans)
-                    for (const auto& group : plan.groups)
-                      if (std::find(group.items.begin(), group.items.end(), id) != group.items.end())
-                        return make_error(ControlErrc::conflict,
-                                          fmt::format("item {} is part of plan {}", id, plan.id));
-                  if (!item->replication_job.empty()) {
-                    BH_TRY(Job * replication, transaction.job(item->replication_job));
-                    if (!has_ended(replication->state)) {
-                      replication->cancel_requested = true;  // it gives staged disks back, and then takes the item away
-                      item->remove_requested = true;
-                      return {};
-                    }
-                  }
-                  transaction.remove_item(id);
-                  return {};
-                });
+  return s.verb(
+      actor, required_role(ItemVerb::remove), "item.remove", "item/" + std::string(id),
+      [&](Transaction& transaction) -> Result<void> {
+        BH_TRY(Item * item, transaction.item(id));
+        if (expected_version && *expected_version != item->version)
+          return make_error(ControlErrc::conflict,
+                            fmt::format("item {} has version {}, not {}", id, item->version, *expected_version));
+        BH_CHECK(require_verb(*item, ItemVerb::remove));
+        BH_TRY(auto plans, s.records.plans());
+        for (const auto& plan : plans)
+          for (const auto& group : plan.groups)
+            if (std::find(group.items.begin(), group.items.end(), id) != group.items.end())
+              return make_error(ControlErrc::conflict, fmt::format("item {} is part of plan {}", id, plan.id));
+        if (!item->replication_job.empty()) {
+          BH_TRY(Job * replication, transaction.job(item->replication_job));
+          if (!has_ended(replication->state)) {
+            replication->cancel_requested = true;  // it gives staged disks back, and then takes the item away
+            item->remove_requested = true;
+            return {};
+          }
+        }
+        transaction.remove_item(id);
+        return {};
+      });
 }
 
 Result<PreflightReport> Service::preflight(const Actor& actor, std::string_view id,

@@ -82,7 +82,7 @@ class Service {
   // Creates or changes what is declared; what the runner keeps is untouched. `expected_version`: conflict unless it is
   // the present one.
   Result<Item> put_item(const Actor& actor, const Item& declared, std::optional<std::uint64_t> expected_version = {});
-  Result<void> remove_item(const Actor& actor, std::string_view id);
+  Result<void> remove_item(const Actor& actor, std::string_view id, std::optional<std::uint64_t> expected_version = {});
   Result<PreflightReport> preflight(const Actor& actor, std::string_view item, const PlannedFailoverRequest& request);
 
   // Verbs give the id of the job that was recorded.
@@ -104,7 +104,7 @@ class Service {
   Result<RecoveryPlan> get_plan(std::string_view id);
   Result<RecoveryPlan> put_plan(const Actor& actor, const RecoveryPlan& plan,
                                 std::optional<std::uint64_t> expected_version = {});
-  Result<void> remove_plan(const Actor& actor, std::string_view id);
+  Result<void> remove_plan(const Actor& actor, std::string_view id, std::optional<std::uint64_t> expected_version = {});
   Result<std::string> plan_planned_failover(const Actor& actor, std::string_view plan,
                                             const PlannedFailoverRequest& request);
   Result<std::string> plan_commit(const Actor& actor, std::string_view plan, bool delete_source_disks = false);

@@ -178,19 +178,23 @@ Result<RecoveryPlan> Service::put_plan(const Actor& actor, const RecoveryPlan& p
   return s.records.plan(plan.id);
 }
 
-Result<void> Service::remove_plan(const Actor& actor, std::string_view id) {
-  return state_->verb(actor, Role::admin, "plan.remove", "plan/" + std::string(id),
-                      [&](Transaction& transaction) -> Result<void> {
-                        BH_TRY(const RecoveryPlan* plan, transaction.plan(id));
-                        if (!plan->current_job.empty()) {
-                          auto job = transaction.job(plan->current_job);
-                          if (job && !has_ended((*job)->state))
-                            return make_error(ControlErrc::forbidden_in_phase,
-                                              fmt::format("plan {} is held by job {}", id, plan->current_job));
-                        }
-                        transaction.remove_plan(id);
-                        return {};
-                      });
+Result<void> Service::remove_plan(const Actor& actor, std::string_view id,
+                                  std::optional<std::uint64_t> expected_version) {
+  return state_->verb(
+      actor, Role::admin, "plan.remove", "plan/" + std::string(id), [&](Transaction& transaction) -> Result<void> {
+        BH_TRY(const RecoveryPlan* plan, transaction.plan(id));
+        if (expected_version && *expected_version != plan->version)
+          return make_error(ControlErrc::conflict,
+                            fmt::format("plan {} has version {}, not {}", id, plan->version, *expected_version));
+        if (!plan->current_job.empty()) {
+          auto job = transaction.job(plan->current_job);
+          if (job && !has_ended((*job)->state))
+            return make_error(ControlErrc::forbidden_in_phase,
+                              fmt::format("plan {} is held by job {}", id, plan->current_job));
+        }
+        transaction.remove_plan(id);
+        return {};
+      });
 }
 
 Result<std::string> Service::plan_planned_failover(const Actor& actor, std::string_view id,

@@ -96,6 +96,21 @@ TEST_F(PlanTest, AManualActionSuspendsThePlanUntilResume) {
   ASSERT_TRUE(run_until_job(id, JobState::succeeded)) << errors_of(id);
 }
 
+TEST_F(PlanTest, AManualActionIsConfirmedAfterCompleteFailoverToo) {
+  plan.groups[1].after_boot = {manual("order")};
+  put();
+  auto id = start({});
+  ASSERT_TRUE(run_until_job(id, JobState::suspended)) << errors_of(id);
+  ASSERT_TRUE(service->resume_job(kAdmin, id));
+  ASSERT_TRUE(run_until([&] {
+    return job(id).state == JobState::suspended && job(id).waiting_for.starts_with("order");
+  })) << errors_of(id);
+  EXPECT_EQ(allowed_actions(job(id)).front(), "Resume");
+  ASSERT_TRUE(service->resume_job(kAdmin, id));
+  EXPECT_FALSE(service->resume_job(kAdmin, id)) << "it was said already";
+  ASSERT_TRUE(run_until_job(id, JobState::succeeded)) << errors_of(id);
+}
+
 TEST_F(PlanTest, OneItemsFailureStopsLaterGroupsAndOnlyItIsRetried) {
   put();
   auto id = start(full_request());
