@@ -12,9 +12,9 @@
 
 namespace backhaul {
 
-// Exit codes (docs/OPERATIONS.md): 0 success, 1 the operation failed, 2 the command line or a configuration file is
-// wrong.
-enum ExitCode { kExitOk = 0, kExitFailed = 1, kExitUsage = 2 };
+// Exit codes (docs/OPERATIONS.md): 0 success, 1 the operation failed or was refused, 2 the command line or a file is
+// wrong; of a job that was waited for: 3 failed, 4 cancelled by someone.
+enum ExitCode { kExitOk = 0, kExitFailed = 1, kExitUsage = 2, kExitJobFailed = 3, kExitJobCancelled = 4 };
 
 // What the chosen subcommand wants to run; set by its callback.
 using Action = std::function<int()>;
@@ -24,6 +24,12 @@ void add_host_command(CLI::App& app, Action& action);
 void add_send_command(CLI::App& app, Action& action);
 void add_cancel_command(CLI::App& app, Action& action);
 void add_digest_command(CLI::App& app, Action& action);
+void add_appliance_command(CLI::App& app, Action& action);
+void add_item_command(CLI::App& app, Action& action);
+void add_job_command(CLI::App& app, Action& action);
+void add_plan_command(CLI::App& app, Action& action);
+void add_token_command(CLI::App& app, Action& action);
+void add_audit_command(CLI::App& app, Action& action);  // also `events`
 
 // Prints the error: on stderr as text, and on stdout as {"error":{...}} when `json`. Returns the exit code.
 int print_error(const Error& error, bool json);

@@ -24,6 +24,12 @@ int main(int argc, char** argv) {
   add_send_command(app, action);
   add_cancel_command(app, action);
   add_digest_command(app, action);
+  add_appliance_command(app, action);
+  add_item_command(app, action);
+  add_job_command(app, action);
+  add_plan_command(app, action);
+  add_token_command(app, action);
+  add_audit_command(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

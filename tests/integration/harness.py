@@ -193,28 +193,28 @@ def make_pki(directory):
     return Pki(pathlib.Path(directory))
 
 
-class Host:
-    """A host agent on a free port of the loopback. Use as `with Host(store, pki) as host:`."""
+class Daemon:
+    """One of the program's daemons. Use as `with Host(...) as host:`."""
     READY = re.compile(r"listening on (\S+):(\d+)")
+    name = "daemon"
 
-    def __init__(self, store, pki, tls=None, wrap=(), arguments=()):
-        self.store, self.tls = pathlib.Path(store), pathlib.Path(tls or pki.host)
-        self.wrap, self.arguments = list(wrap), list(arguments)
+    def __init__(self):
         self.process, self.port, self.lines = None, 0, []
         self.ready = threading.Event()
 
+    def command(self):
+        raise NotImplementedError
+
     def start(self, ready_timeout=30):
-        """Starts the agent, on the port it had before if it ran before, and waits until it says that it listens."""
+        """Starts it, on the port it had before if it ran before, and waits until it says that it listens."""
         self.ready.clear()
-        command = self.wrap + [program(), "host", "--listen", f"127.0.0.1:{self.port}", "--store", str(self.store),
-                               "--tls", str(self.tls)] + self.arguments
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                         text=True, errors="replace", bufsize=1)
         self.reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self.reader.start()
-        if not self.ready.wait(ready_timeout) or self.port == 0:
+        if not self.ready.wait(ready_timeout) or self.port == 0 or self.process.poll() is not None:
             self.kill()
-            raise AssertionError(f"the host agent did not get ready:\n{self.log()}")
+            raise AssertionError(f"the {self.name} did not get ready:\n{self.log()}")
         return self
 
     def _read(self, process):
@@ -229,12 +229,6 @@ class Host:
     def log(self):
         return "".join(self.lines[-200:])
 
-    def url(self, disk):
-        return f"backhaul://127.0.0.1:{self.port}/{disk}"
-
-    def path(self, disk):
-        return self.store / disk
-
     def _end(self, number, timeout):
         process, self.process = self.process, None
         if process is None:
@@ -246,7 +240,7 @@ class Host:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise AssertionError(f"the host agent did not end {timeout} s after signal {number}:\n{self.log()}") from None
+            raise AssertionError(f"the {self.name} did not end {timeout} s after signal {number}:\n{self.log()}") from None
         finally:
             self.reader.join(5)
             process.stdout.close()
@@ -268,9 +262,29 @@ class Host:
 
     def __exit__(self, kind, value, trace):
         if kind is not None:
-            sys.stderr.write(f"---- host agent's log\n{self.log()}----\n")
+            sys.stderr.write(f"---- {self.name}'s log\n{self.log()}----\n")
         if self.process is not None and self.process.poll() is None:
             self.kill() if kind is not None else self.stop()
+
+
+class Host(Daemon):
+    """A host agent on a free port of the loopback."""
+    name = "host agent"
+
+    def __init__(self, store, pki, tls=None, wrap=(), arguments=()):
+        super().__init__()
+        self.store, self.tls = pathlib.Path(store), pathlib.Path(tls or pki.host)
+        self.wrap, self.arguments = list(wrap), list(arguments)
+
+    def command(self):
+        return self.wrap + [program(), "host", "--listen", f"127.0.0.1:{self.port}", "--store", str(self.store),
+                            "--tls", str(self.tls)] + self.arguments
+
+    def url(self, disk):
+        return f"backhaul://127.0.0.1:{self.port}/{disk}"
+
+    def path(self, disk):
+        return self.store / disk
 
 
 def peak_rss_bytes(pid):
