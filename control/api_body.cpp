@@ -229,9 +229,15 @@ void read_arm_action(TableReader& t, std::vector<PlanAction>& actions) {
   t.texts("failoverDirections", directions);
   if (std::find(types.begin(), types.end(), "PlannedFailover") == types.end())
     t.mistake("failoverTypes", "must contain PlannedFailover, the only failover there is");
-  for (const char* way : {"PrimaryToRecovery", "RecoveryToPrimary"})
-    if (std::find(directions.begin(), directions.end(), way) == directions.end())
-      t.mistake("failoverDirections", fmt::format("must contain {}: an action runs in both directions", way));
+  unsigned ways = 0;
+  for (const auto& text : directions) {
+    const auto way = parse_direction(text);
+    if (!way) t.mistake("failoverDirections", "must be PrimaryToRecovery, RecoveryToPrimary or both");
+    ways |= way ? 1U << static_cast<unsigned>(*way) : 0U;
+    action.direction = way ? to_string(*way) : "both";
+  }
+  if (ways == 3) action.direction = "both";
+  if (directions.empty()) t.mistake("failoverDirections", "is empty");
   t.table(
       "customDetails",
       [&](TableReader& d) {

@@ -213,7 +213,7 @@ json::object item_json(std::string_view base, const Item& item, const std::optio
 
 namespace {
 
-// The declaration's actions as Site Recovery's. They run whichever way the plan goes.
+// The declaration's actions as Site Recovery's.
 json::array actions_json(const std::vector<PlanAction>& actions) {
   json::array all;
   for (const auto& action : actions) {
@@ -225,9 +225,12 @@ json::array actions_json(const std::vector<PlanAction>& actions) {
                  {"path", action.command.empty() ? "" : action.command.front()},
                  {"timeout", std::to_string(action.timeout_s)},
                  {"fabricLocation", "Recovery"}};
+    json::array directions;
+    for (const auto way : {Direction::primary_to_recovery, Direction::recovery_to_primary})
+      if (action.direction == "both" || action.direction == to_string(way)) directions.emplace_back(to_string(way));
     all.push_back({{"actionName", action.name},
-                   {"failoverTypes", {"PlannedFailover"}},
-                   {"failoverDirections", {"PrimaryToRecovery", "RecoveryToPrimary"}},
+                   {"failoverTypes", json::array{"PlannedFailover"}},
+                   {"failoverDirections", std::move(directions)},
                    {"customDetails", std::move(details)}});
   }
   return all;

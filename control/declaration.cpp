@@ -81,6 +81,7 @@ void read_actions(TableReader& t, const char* key, std::vector<PlanAction>& acti
     a.text("text", action.text);
     a.texts("command", action.command);
     a.number("timeout_s", action.timeout_s, 1, 24 * 3600);
+    a.choice("direction", action.direction, {"both", "RecoveryToPrimary", "PrimaryToRecovery"});
   });
 }
 

@@ -105,6 +105,7 @@ struct PlanAction {
   std::string text;
   std::vector<std::string> command;  // argv; run by the appliance, JSON about the group on stdin
   std::uint32_t timeout_s = 300;
+  std::string direction = "both";  // both, or the one direction of a planned failover in which it runs
 };
 
 struct PlanGroup {

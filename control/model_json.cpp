@@ -92,6 +92,7 @@ void fields(A& a, Item& v) {
 template <class A>
 void fields(A& a, PlanAction& v) {
   a("name", v.name), a("manual", v.manual), a("text", v.text), a("command", v.command), a("timeout_s", v.timeout_s);
+  a("direction", v.direction);
 }
 template <class A>
 void fields(A& a, PlanGroup& v) {

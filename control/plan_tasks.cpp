@@ -115,6 +115,10 @@ Result<void> next_step(JobContext& c) {
 
 // One action: a command, recorded before and after; or a manual step that suspends the plan until resume.
 Result<Step> run_action(JobContext& c, const PlanGroup& group, const char* when, const PlanAction& action) {
+  if (action.direction != "both" && action.direction != to_string(c.job.direction)) {
+    BH_CHECK(next_step(c));
+    return Step::repeat();
+  }
   if (action.manual) {
     bool confirmed = false;
     BH_CHECK(c.update([&](Job& job, Item&) {

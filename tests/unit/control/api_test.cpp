@@ -238,7 +238,7 @@ constexpr const char* kArmPlan = R"({"properties": {"primaryFabricId": "a", "rec
   {"groupType": "Failover", "replicationProtectedItems": [], "startGroupActions": [], "endGroupActions": []},
   {"groupType": "Boot", "replicationProtectedItems": [{"id": "/v1/replicationProtectedItems/db", "virtualMachineId": "x"}]},
   {"groupType": "Boot", "replicationProtectedItems": [{"id": "web"}], "startGroupActions": [], "endGroupActions": [
-    {"actionName": "dns", "failoverTypes": ["PlannedFailover", "TestFailover"], "failoverDirections": ["RecoveryToPrimary", "PrimaryToRecovery"],
+    {"actionName": "dns", "failoverTypes": ["PlannedFailover", "TestFailover"], "failoverDirections": ["RecoveryToPrimary"],
      "customDetails": {"instanceType": "ScriptActionDetails", "path": "/bin/dns", "timeout": "00:02:00", "fabricLocation": "Primary"}}]}]}})";
 
 TEST_F(ApiTest, APlanInSiteRecoverysShapeFailsBack) {
@@ -254,8 +254,9 @@ TEST_F(ApiTest, APlanInSiteRecoverysShapeFailsBack) {
   EXPECT_EQ(plan.at("/properties/groups/0/groupType"), "Shutdown");
   EXPECT_EQ(plan.at("/properties/groups/0/startGroupActions/0/customDetails/description"), "tell people");
   EXPECT_EQ(plan.at("/properties/groups/3/replicationProtectedItems/0/virtualMachineId"), "web");
-  EXPECT_EQ(plan.at("/properties/groups/3/endGroupActions/0/failoverDirections"),
-            (json::array{"PrimaryToRecovery", "RecoveryToPrimary"}));
+  EXPECT_EQ(plan.at("/properties/groups/3/endGroupActions/0/failoverDirections"), json::array{"RecoveryToPrimary"});
+  EXPECT_EQ(plan.at("/properties/backhaul/declaration/groups/1/after_boot/0/direction"), "RecoveryToPrimary");
+  EXPECT_EQ(plan.at("/properties/backhaul/declaration/groups/1/before_shutdown/0/direction"), "both");
   EXPECT_EQ(plan.at("/properties/allowedOperations"), json::array{"PlannedFailover"});
   EXPECT_EQ(plan.at("/properties/currentScenarioStatus"), "None");
 
@@ -324,7 +325,7 @@ TEST_F(ApiTest, PlansThatCannotBeDoneAreRefused) {
         group(R"({"groupType": "Shutdown", "replicationProtectedItems": [{"id": "db"}]}, {"groupType": "Boot"})"),
         group(R"({"groupType": "Shutdown"}, {"groupType": "Shutdown"}, {"groupType": "Boot"})"),
         group(R"({"groupType": "Sideways"})"), group(action(R"("TestFailover")", both, manual)),
-        group(action(planned, R"("RecoveryToPrimary")", manual)),
+        group(action(planned, R"("Sideways")", manual)),
         group(action(planned, both, R"({"instanceType": "AutomationRunbookActionDetails"})")),
         group(action(planned, both, R"({"instanceType": "ScriptActionDetails"})")),
         group(action(planned, both, R"({"instanceType": "ScriptActionDetails", "path": "/x", "timeout": "1:2"})")),

@@ -111,6 +111,18 @@ TEST_F(PlanTest, AManualActionIsConfirmedAfterCompleteFailoverToo) {
   ASSERT_TRUE(run_until_job(id, JobState::succeeded)) << errors_of(id);
 }
 
+TEST_F(PlanTest, AnActionOfOneDirectionRunsOnlyThatWay) {
+  plan.groups[1].before_boot = {command("home"), command("away"), command("always")};
+  plan.groups[1].before_boot[0].direction = "RecoveryToPrimary";
+  plan.groups[1].before_boot[1].direction = "PrimaryToRecovery";
+  put();
+  auto id = start(full_request());
+  ASSERT_TRUE(run_until_job(id, JobState::succeeded)) << errors_of(id);
+  EXPECT_EQ(world.count("command home"), 1);
+  EXPECT_EQ(world.count("command away"), 0);
+  EXPECT_EQ(world.count("command always"), 1);
+}
+
 TEST_F(PlanTest, OneItemsFailureStopsLaterGroupsAndOnlyItIsRetried) {
   put();
   auto id = start(full_request());
