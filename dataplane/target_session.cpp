@@ -8,6 +8,9 @@
 namespace backhaul {
 namespace {
 
+// Disks that the store remembers although nobody works on them: 256 names of at most 4 KiB.
+constexpr std::size_t kMaxIdleSlots = 256;
+
 std::string make_session_id(Random& random) {
   std::array<std::uint64_t, 2> raw{random.next(), random.next()};
   return to_hex(as_bytes(raw.data(), sizeof raw));
@@ -172,6 +175,9 @@ void TargetSession::end_finish() {
 
 std::shared_ptr<TargetStore::Slot> TargetStore::slot_of(const std::string& disk) {
   const std::lock_guard lock(mutex_);
+  // Names that a peer asked about and that hold nothing do not pile up.
+  if (slots_.size() >= kMaxIdleSlots)
+    std::erase_if(slots_, [](const auto& entry) { return entry.second.use_count() == 1 && !entry.second->session; });
   auto& slot = slots_[disk];
   if (!slot) slot = std::make_shared<Slot>();
   return slot;
