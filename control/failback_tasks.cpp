@@ -204,11 +204,15 @@ Result<Step> start_target(JobContext& c) {
   BH_CHECK(c.once("create", create, touch));
   const auto started = c.world.clock.now();
   const auto start = [&]() -> Result<boost::json::value> {
-    BH_CHECK(driver->start(c.target_vm()));
-    return boost::json::value{{"seconds", seconds(c.world.clock.now() - started)}};
+    BH_TRY(const StartOutcome outcome, driver->start(c.target_vm()));
+    return boost::json::value{{"seconds", seconds(c.world.clock.now() - started)}, {"token", outcome.token}};
   };
   BH_CHECK(c.once("start", start, touch, [&](Job& job, Item& item, const boost::json::value& outcome) {
     item.boot_s = outcome.as_object().at("seconds").to_number<double>();
+    if (job.direction == Direction::recovery_to_primary) {
+      const auto* token = outcome.as_object().if_contains("token");
+      item.start_token = token != nullptr ? std::string(token->as_string()) : std::string();
+    }
     job.target_up_unix_s = c.now_unix_s();
     if (job.source_down_unix_s == 0) return;
     job.downtime_s = c.live.source_down.count() != 0

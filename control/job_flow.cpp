@@ -28,7 +28,10 @@ void settle_commit(const Job& job, Item& item) {
   item.commit_deadline_unix_s = 0;
   if (job.direction == Direction::recovery_to_primary) {
     item.recovery.vm_exists = false;
-    if (job.delete_source_disks) item.protected_until_unix_s = 0;
+    if (job.delete_source_disks) {
+      item.protected_until_unix_s = 0;
+      item.start_token.clear();  // the kept disks, which it is the difference to, are gone
+    }
     set_state(item, ItemState::planned_failover_committed);
   } else {
     item.earlier_failover_committed = true;
@@ -41,6 +44,7 @@ void settle_commit(const Job& job, Item& item) {
 void settle_back(Transaction& transaction, const Job& job, Item& item, std::int64_t now_unix_s,
                  const std::string& spare_id) {
   item.commit_deadline_unix_s = 0;
+  item.start_token.clear();
   if (job.kind == JobKind::cancel_failover && job.target_started)
     (job.direction == Direction::recovery_to_primary ? item.primary : item.recovery) = job.target_before;
   set_state(item, item.resting_state);

@@ -218,7 +218,7 @@ Result<ShutdownOutcome> JsonDriver::shut_down(const VmRef& vm, const ShutdownReq
 Result<void> JsonDriver::create(const VmRef& vm, const VmDescription& description) {
   return done(call_vm("create", vm, {{"description", to_json_object(description)}}));
 }
-Result<void> JsonDriver::start(const VmRef& vm) { return done(call_vm("start", vm)); }
+Result<StartOutcome> JsonDriver::start(const VmRef& vm) { return read(call_vm("start", vm), start_outcome_from_json); }
 Result<void> JsonDriver::stop(const VmRef& vm) { return done(call_vm("stop", vm)); }
 Result<void> JsonDriver::remove(const VmRef& vm, bool delete_disks) {
   return done(call_vm("remove", vm, {{"delete_disks", delete_disks}}));

@@ -20,7 +20,7 @@ class JsonDriver : public VmDriver {
   Result<void> forget_tokens(const VmRef& vm) override;
   Result<ShutdownOutcome> shut_down(const VmRef& vm, const ShutdownRequest& request) override;
   Result<void> create(const VmRef& vm, const VmDescription& description) override;
-  Result<void> start(const VmRef& vm) override;
+  Result<StartOutcome> start(const VmRef& vm) override;
   Result<void> stop(const VmRef& vm) override;
   Result<void> remove(const VmRef& vm, bool delete_disks) override;
   Result<std::vector<Check>> preflight(const VmRef& vm, const VmDescription& description) override;

@@ -90,7 +90,9 @@ struct Item {
   std::uint64_t epoch = 0;                                  // last one given out; only grows
   std::int64_t commit_deadline_unix_s = 0;                  // commit policy; 0: none is running
   std::int64_t protected_until_unix_s = 0;                  // the point in time that the recovery site holds; 0: none
-  std::string last_error;                                   // of replication; empty when the last cycle was good
+  std::string start_token;  // of the driver at the primary site: what the disks were when a failover started the VM
+                            // there, and so what the kept disks at the recovery site are; the base of Reprotect
+  std::string last_error;   // of replication; empty when the last cycle was good
   // Measured by this item's own jobs, for projections; 0: never measured.
   double bytes_per_s = 0, digest_bytes_per_s = 0, shutdown_s = 0, boot_s = 0;
 

@@ -86,7 +86,8 @@ void fields(A& a, Item& v) {
   a("failover_job", v.failover_job), a("remove_requested", v.remove_requested);
   a("current_job", v.current_job), a("replication_job", v.replication_job), a("epoch", v.epoch);
   a("commit_deadline", v.commit_deadline_unix_s), a("protected_until", v.protected_until_unix_s);
-  a("last_error", v.last_error), a("bytes_per_s", v.bytes_per_s), a("digest_bytes_per_s", v.digest_bytes_per_s);
+  a("start_token", v.start_token), a("last_error", v.last_error), a("bytes_per_s", v.bytes_per_s),
+      a("digest_bytes_per_s", v.digest_bytes_per_s);
   a("shutdown_s", v.shutdown_s), a("boot_s", v.boot_s);
 }
 template <class A>

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "control/job_flow.h"
 
 namespace backhaul {
@@ -96,6 +98,7 @@ Result<void> start_planned_failover(Transaction& transaction, std::string_view i
     BH_TRY(Job * replication, transaction.job(item->replication_job));
     if (!has_ended(replication->state)) replication->cancel_requested = true;
   }
+  item->start_token.clear();
   item->direction = job.direction;
   item->resting_state = item->state;
   item->current_job = job.id;
@@ -144,6 +147,7 @@ Result<void> start_reprotect(Transaction& transaction, std::string_view id, cons
   job.direction = Direction::primary_to_recovery;
   job.source = item->primary;
   job.target = item->recovery;
+  job.round.base_token = std::exchange(item->start_token, {});  // good for one try
   item->current_job = job.id;
   item->resting_state = ItemState::planned_failover_committed;
   set_state(*item, ItemState::reprotect_in_progress);

@@ -6,6 +6,7 @@
 
 #include "control/estimate.h"
 #include "control/job_flow.h"
+#include "dataplane/engine_error.h"
 
 namespace backhaul {
 namespace {
@@ -259,11 +260,12 @@ Result<void> abandon_round(JobContext& c) {
 
 Result<void> note_round_failure(JobContext& c, const Error& error) {
   BH_CHECK(stop_transfers(c));
-  const bool verified = error != make_error_code(ControlErrc::not_verified);
+  const bool no_base = error.symbol() == make_error(EngineErrc::no_base).symbol();
+  const bool base_holds = error != make_error_code(ControlErrc::not_verified) && !no_base;
   BH_CHECK(c.update([&](Job& job, Item&) {
     ++job.round.failures;
-    if (verified) return;
-    // What the target holds is not what its digests say: compare everything again.
+    if (base_holds) return;
+    // What the target holds is not what its digests say, or there is nothing: compare everything again.
     job.round.base_token.clear();
     for (auto& disk : job.round.disks) disk.done = false;
   }));

@@ -62,6 +62,12 @@ struct ShutdownOutcome {
   bool forced = false;
 };
 
+// `token`: from which changes can be asked later, against what the disks were before the guest's first instruction;
+// empty: no tracker. Only of a call that started the VM, or of a repetition of it.
+struct StartOutcome {
+  std::string token;
+};
+
 enum class CheckLevel : std::uint8_t { ok, warning, failed };
 std::string_view to_string(CheckLevel level) noexcept;
 struct Check {
@@ -96,7 +102,7 @@ class VmDriver {
   virtual Result<ShutdownOutcome> shut_down(const VmRef& vm, const ShutdownRequest& request) = 0;
   // Not an error when a VM of this name exists: it is then brought to the description's disks.
   virtual Result<void> create(const VmRef& vm, const VmDescription& description) = 0;
-  virtual Result<void> start(const VmRef& vm) = 0;
+  virtual Result<StartOutcome> start(const VmRef& vm) = 0;
   virtual Result<void> stop(const VmRef& vm) = 0;  // at once
   // Takes the VM away; its disks stay, detached, unless told to delete them.
   virtual Result<void> remove(const VmRef& vm, bool delete_disks) = 0;

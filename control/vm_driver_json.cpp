@@ -136,6 +136,10 @@ boost::json::object to_json_object(const ChangedExtents& changed) {
   for (const auto& range : *changed.ranges) extents.push_back({range.offset, range.length});
   return {{"extents", std::move(extents)}};
 }
+boost::json::object to_json_object(const StartOutcome& outcome) {
+  if (outcome.token.empty()) return {};
+  return {{"token", outcome.token}};
+}
 boost::json::object to_json_object(const std::vector<Check>& checks) {
   boost::json::array array;
   for (const auto& check : checks)
@@ -222,6 +226,12 @@ Result<ChangedExtents> changed_extents_from_json(const boost::json::object& obje
     if (range.length != 0) changed.ranges->push_back(range);
   }
   return fields.finish(std::move(changed));
+}
+
+Result<StartOutcome> start_outcome_from_json(const boost::json::object& object) {
+  Fields fields(object);
+  StartOutcome outcome{fields.text("token", false)};
+  return fields.finish(std::move(outcome));
 }
 
 Result<std::vector<Check>> checks_from_json(const boost::json::object& object) {

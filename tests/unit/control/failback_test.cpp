@@ -359,6 +359,8 @@ TEST_F(Failback, TheWholeCircleClosesAndCyclesKeepTheLagSmall) {
   ASSERT_TRUE(run_until_job(*reprotect, JobState::succeeded)) << errors_of(*reprotect);
   EXPECT_EQ(state("web"), ItemState::protected_);
   EXPECT_EQ(world.disk("", "/r/web-os").content, "new os at home");
+  EXPECT_TRUE(world.requests.back().changed) << "tracked from the start at home: no scan";
+  EXPECT_EQ(item("web").start_token, "");
 
   world.write("hv1", "web", "web-os", " later");
   run_until([] { return false; }, 700);
@@ -467,6 +469,7 @@ TEST_F(Failback, CancelOfTheFirstReplicationKeepsTheBaseAsItWas) {
   world.polls_of_a_round = 1;
   id = service->re_protect(kAdmin, "web").value();
   ASSERT_TRUE(run_until_job(id, JobState::succeeded)) << errors_of(id);
+  EXPECT_FALSE(world.requests.back().changed) << "the trackers were forgotten with the cancel";
   EXPECT_EQ(world.disk("", "/r/web-os").content, "new os more");
 }
 

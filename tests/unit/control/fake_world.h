@@ -283,8 +283,8 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
         return {};
       });
     }
-    Result<void> start(const VmRef& ref) override {
-      return world_.act<void>("start " + host_, [&]() -> Result<void> {
+    Result<StartOutcome> start(const VmRef& ref) override {
+      return world_.act<StartOutcome>("start " + host_, [&]() -> Result<StartOutcome> {
         Vm& vm = world_.vm(host_, ref.vm);
         EXPECT_NE(vm.power, PowerState::absent);
         for (const auto& [name, other] : world_.vms)
@@ -293,7 +293,8 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
           }
         vm.power = PowerState::running;
         vm.ever_started = true;
-        return {};
+        world_.tokens.insert("started-" + host_);
+        return StartOutcome{"started-" + host_};
       });
     }
     Result<void> stop(const VmRef& ref) override {

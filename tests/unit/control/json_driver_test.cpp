@@ -53,9 +53,9 @@ class RecordingDriver final : public VmDriver {
     asked = "create " + description.name + " " + description.nics.at(0).network;
     return {};
   }
-  Result<void> start(const VmRef&) override {
+  Result<StartOutcome> start(const VmRef&) override {
     asked = "start";
-    return {};
+    return StartOutcome{"started-1"};
   }
   Result<void> stop(const VmRef&) override {
     asked = "stop";
@@ -155,7 +155,7 @@ TEST_F(JsonDriverLoop, every_other_verb_arrives_with_its_arguments) {
   EXPECT_EQ(behind.asked, "forget");
   EXPECT_TRUE(driver.create(vm, description));
   EXPECT_EQ(behind.asked, "create web01 LAN");
-  EXPECT_TRUE(driver.start(vm));
+  EXPECT_EQ(driver.start(vm).value().token, "started-1");
   EXPECT_EQ(behind.asked, "start");
   EXPECT_TRUE(driver.stop(vm));
   EXPECT_EQ(behind.asked, "stop");
