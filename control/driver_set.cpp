@@ -2,6 +2,7 @@
 
 #include "control/command_driver.h"
 #include "control/control_error.h"
+#include "control/qemu_driver.h"
 #include "control/remote_driver.h"
 
 namespace backhaul {
@@ -16,9 +17,12 @@ HostClients make_host_clients(const std::vector<HostAddress>& hosts, const std::
 Result<std::unique_ptr<DriverSet>> DriverSet::make(const std::vector<DriverConfig>& drivers, const HostClients& hosts) {
   std::unique_ptr<DriverSet> set(new DriverSet(hosts));
   for (const auto& driver : drivers) {
-    if (driver.kind != "command")
+    if (driver.kind == "qemu")
+      set->local_[driver.name] = make_qemu_driver(driver.qemu);
+    else if (driver.kind == "command")
+      set->local_[driver.name] = make_command_driver({driver.command, driver.timeout_s, driver.env});
+    else
       return make_error(BaseErrc::unsupported, "VM driver '" + driver.name + "' of kind '" + driver.kind + "'");
-    set->local_[driver.name] = make_command_driver({driver.command, driver.timeout_s, driver.env});
   }
   return set;
 }

@@ -33,14 +33,15 @@ void read_endpoint(TableReader& t, std::string_view key, std::string& text, Endp
   *into = *endpoint;
 }
 
-void read_environment(TableReader& t, std::map<std::string, std::string>& env) {
-  boost::json::object variables;
-  t.object("env", variables);
-  for (const auto& [name, value] : variables) {
+// A table of texts by name.
+void read_texts_by_name(TableReader& t, std::string_view key, std::map<std::string, std::string>& texts) {
+  boost::json::object entries;
+  t.object(key, entries);
+  for (const auto& [name, value] : entries) {
     if (!value.is_string() || std::string_view(name).find('=') != std::string_view::npos || name.empty())
-      t.mistake("env", fmt::format("'{}' must be a variable's name with a text", std::string_view(name)));
+      t.mistake(key, fmt::format("'{}' must be a name with a text", std::string_view(name)));
     else
-      env[std::string(name)] = value.get_string();
+      texts[std::string(name)] = value.get_string();
   }
 }
 
@@ -54,20 +55,50 @@ void read_name(TableReader& t, std::string_view key, std::string& name, std::set
     t.mistake(key, fmt::format("'{}' is there twice", name));
 }
 
-void read_drivers(TableReader& t, std::vector<DriverConfig>& drivers) {
+void read_command_driver(TableReader& d, DriverConfig& driver) {
+  d.texts("command", driver.command);
+  d.number("timeout_s", driver.timeout_s, 1, kDay_s);
+  read_texts_by_name(d, "env", driver.env);
+  if (driver.command.empty() || driver.command[0].empty()) {
+    d.mistake("command", "must be a list of the executable and its arguments");
+  } else if (driver.command[0].find('/') != std::string::npos && ::access(driver.command[0].c_str(), X_OK) != 0) {
+    d.mistake("command", fmt::format("{} cannot be run: {}", driver.command[0], std::strerror(errno)));
+  }
+}
+
+// `directories`: where disks lie when the driver's own table does not say.
+void read_qemu_driver(TableReader& d, QemuDriverOptions& qemu, const std::vector<std::string>& directories) {
+  d.text("state", qemu.state, Need::required);
+  d.texts("disks", qemu.disks);
+  if (qemu.disks.empty()) qemu.disks = directories;
+  d.texts("attach", qemu.attach);
+  read_texts_by_name(d, "networks", qemu.networks);
+  d.text("binary", qemu.binary);
+  d.text("image_tool", qemu.image_tool);
+  d.choice("accel", qemu.accel, {"tcg", "kvm"});
+  if (d.has("machine")) d.choice("machine", qemu.machine, {"q35", "pc"});
+  d.choice("disk_bus", qemu.disk_bus, {"virtio", "scsi", "ide"});
+  d.choice("nic_model", qemu.nic_model, {"virtio-net-pci", "e1000", "e1000e", "rtl8139"});
+  d.text("firmware_code", qemu.firmware_code);
+  d.text("firmware_vars", qemu.firmware_vars);
+  d.texts("arguments", qemu.arguments);
+  d.number("reserve_bytes", qemu.reserve_bytes);
+  d.number("timeout_s", qemu.timeout_s, 1, kDay_s);
+}
+
+void read_drivers(TableReader& t, std::vector<DriverConfig>& drivers, const std::string& store,
+                  const std::vector<std::string>& sources) {
+  std::vector<std::string> directories = sources;
+  if (!store.empty()) directories.insert(directories.begin(), store);
   std::set<std::string> names;
   t.tables("drivers", [&](TableReader& d) {
     DriverConfig& driver = drivers.emplace_back();
     read_name(d, "name", driver.name, names);
-    d.choice("kind", driver.kind, {"command"});
-    d.texts("command", driver.command);
-    d.number("timeout_s", driver.timeout_s, 1, kDay_s);
-    read_environment(d, driver.env);
-    if (driver.command.empty() || driver.command[0].empty()) {
-      d.mistake("command", "must be a list of the executable and its arguments");
-    } else if (driver.command[0].find('/') != std::string::npos && ::access(driver.command[0].c_str(), X_OK) != 0) {
-      d.mistake("command", fmt::format("{} cannot be run: {}", driver.command[0], std::strerror(errno)));
-    }
+    d.choice("kind", driver.kind, {"command", "qemu"});
+    if (driver.kind == "qemu")
+      read_qemu_driver(d, driver.qemu, directories);
+    else
+      read_command_driver(d, driver);
   });
 }
 
@@ -81,7 +112,7 @@ void read_host(TableReader& t, HostConfig& config) {
   t.text("store", config.store);
   t.text("tls", config.tls);
   t.texts("sources", config.sources);
-  read_drivers(t, config.drivers);
+  read_drivers(t, config.drivers, config.store, config.sources);
   read_site(t, config.networks, config.generations);
 }
 
@@ -138,7 +169,7 @@ void read_appliance(TableReader& t, ApplianceConfig& config) {
   t.text("store", config.store, Need::required);
   t.texts("sources", config.sources);
   read_hosts(t, config.hosts);
-  read_drivers(t, config.drivers);
+  read_drivers(t, config.drivers, config.store, config.sources);
   read_site(t, config.networks, config.generations);
   t.table("transfer", [&](TableReader& x) {
     x.number("lanes", config.transfer.lanes, 1, kMostLanes);

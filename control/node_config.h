@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "control/http.h"
 #include "control/job_context.h"
+#include "control/qemu_driver.h"
 #include "control/service.h"
 #include "transport/tls_stream.h"
 
@@ -21,10 +22,11 @@ namespace backhaul {
 // [[drivers]]: how VMs beside this daemon are reached. Names are unique; locations of items refer to them.
 struct DriverConfig {
   std::string name;
-  std::string kind = "command";
+  std::string kind = "command";            // command, qemu
   std::vector<std::string> command;        // argv; the verb is appended (docs/command_driver.md)
   std::uint32_t timeout_s = 120;           // of one call; 1 to 86400
   std::map<std::string, std::string> env;  // on top of the daemon's own environment
+  QemuDriverOptions qemu;                  // docs/qemu_driver.md; `disks` is the store and the sources when not given
 };
 
 // [[hosts]]: host agents that the appliance may dial. Ids are unique; primary locations of items refer to them.

@@ -70,6 +70,37 @@ TEST(NodeConfig, AnApplianceSaysAllThatItNeeds) {
   EXPECT_EQ(config->pace.poll, Pace().poll) << "what is not given keeps its default";
 }
 
+TEST(NodeConfig, AQemuDriverFindsItsDisksInTheStoreAndTheSources) {
+  const auto config = parse_host_config(R"(store = "disks"
+sources = ["more"]
+[[drivers]]
+name = "vms"
+kind = "qemu"
+state = "vms"
+networks = { LAN = "user" }
+disk_bus = "scsi"
+)",
+                                        "host.toml");
+  ASSERT_TRUE(config) << config.error().cause();
+  const auto& qemu = config->drivers.at(0).qemu;
+  EXPECT_EQ(qemu.disks, (std::vector<std::string>{"disks", "more"}));
+  EXPECT_EQ(qemu.networks.at("LAN"), "user");
+  EXPECT_EQ(qemu.disk_bus, "scsi");
+  EXPECT_EQ(qemu.accel, "tcg");
+
+  const auto wrong = parse_host_config(R"(store = "disks"
+[[drivers]]
+name = "vms"
+kind = "qemu"
+command = ["/bin/true"]
+machine = "sun"
+)",
+                                       "host.toml");
+  ASSERT_FALSE(wrong);
+  for (const char* mistake : {"drivers[0].state", "host.toml:5: drivers[0].command", "host.toml:6: drivers[0].machine"})
+    EXPECT_NE(wrong.error().cause().find(mistake), std::string::npos) << mistake << " in\n" << wrong.error().cause();
+}
+
 TEST(NodeConfig, EveryMistakeHasItsLineAndKey) {
   const auto config = parse_appliance_config(R"(listen = "nowhere"
 vault = "a vault"
