@@ -5,6 +5,7 @@
 
 #include <boost/json/object.hpp>
 
+#include "base/units.h"
 #include "control/control_error.h"
 #include "dataplane/send.h"
 #include "dataplane/serve_offers.h"
@@ -35,6 +36,13 @@ RoundResult result_of(const SendResult& sent) {
   return result;
 }
 
+// On the wire each of a job's epochs has room below it: a send takes the next one for every retry of its own.
+constexpr unsigned kEpochShift = 20;
+constexpr std::uint64_t wire_epoch(std::uint64_t epoch) { return epoch << kEpochShift; }
+constexpr std::uint64_t job_epoch(std::uint64_t on_record) {
+  return div_up(on_record, std::uint64_t{1} << kEpochShift);
+}
+
 TargetDisk disk_of(const TargetStatus& status) {
   TargetDisk disk;
   switch (status.state) {
@@ -45,7 +53,7 @@ TargetDisk disk_of(const TargetStatus& status) {
   }
   disk.size_bytes = status.size;
   if (status.state != TargetState::absent) disk.format = to_string(status.format);
-  disk.epoch = status.epoch;
+  disk.epoch = job_epoch(status.epoch);
   return disk;
 }
 
@@ -98,7 +106,7 @@ Result<SendRequest> EngineDataPlane::make_request(const RoundRequest& round) con
   request.changed = round.changed;
   request.lanes = std::min(round.lanes == 0 ? defaults_.lanes : round.lanes, defaults_.max_lanes);
   request.limit_bytes_per_s = round.limit_bytes_per_s == 0 ? defaults_.limit_bytes_per_s : round.limit_bytes_per_s;
-  request.epoch = round.epoch;
+  request.epoch = wire_epoch(round.epoch);
   request.swap = false;
   return request;
 }
@@ -243,36 +251,45 @@ Result<TargetDisk> EngineDataPlane::query_disk(const DiskRef& target) {
 Result<void> EngineDataPlane::swap_disk(const DiskRef& target, std::uint64_t epoch) {
   if (target.host.empty()) {
     BH_TRY(const auto name, node_.paths.store_name(target.path));
-    return node_.store.swap(name, epoch);
+    return node_.store.swap(name, wire_epoch(epoch));
   }
   BH_TRY(const auto place, url(target));
   BH_TRY(auto* agent, client(target.host));
-  auto done = swap_target(place, epoch, *agent->tls());
+  auto done = swap_target(place, wire_epoch(epoch), *agent->tls());
   if (!done) return at_agent(std::move(done).error(), target.host);
   return {};
 }
 
 Result<void> EngineDataPlane::give_back(const DiskRef& target, std::uint64_t epoch) {
+  const auto undone = cancel_disk(target, epoch);
+  if (undone) return {};
+  // The VM ran on the new disk and wrote to it: what was kept no longer gives the old one back, and nobody needs it,
+  // since it is the source VM that counts now.
+  if (undone.error().symbol() != "session.kept_changed") return undone.error();
+  spdlog::warn("{}:{}: {}; the old content is released", target.host, target.path, undone.error().to_string());
+  return release_old(target, epoch);
+}
+
+Result<bool> EngineDataPlane::cancel_disk(const DiskRef& target, std::uint64_t epoch) {
   if (target.host.empty()) {
     BH_TRY(const auto name, node_.paths.store_name(target.path));
-    BH_CHECK(node_.store.cancel(name, epoch));
-    return {};
+    return node_.store.cancel(name, wire_epoch(epoch));
   }
   BH_TRY(const auto place, url(target));
   BH_TRY(auto* agent, client(target.host));
-  auto done = cancel_transfer(place, *agent->tls(), epoch);
+  auto done = cancel_transfer(place, *agent->tls(), wire_epoch(epoch));
   if (!done) return at_agent(std::move(done).error(), target.host);
-  return {};
+  return *done;
 }
 
 Result<void> EngineDataPlane::release_old(const DiskRef& target, std::uint64_t epoch) {
   if (target.host.empty()) {
     BH_TRY(const auto name, node_.paths.store_name(target.path));
-    return node_.store.release(name, epoch);
+    return node_.store.release(name, wire_epoch(epoch));
   }
   BH_TRY(const auto place, url(target));
   BH_TRY(auto* agent, client(target.host));
-  auto done = release_target(place, epoch, *agent->tls());
+  auto done = release_target(place, wire_epoch(epoch), *agent->tls());
   if (!done) return at_agent(std::move(done).error(), target.host);
   return {};
 }

@@ -52,6 +52,7 @@ class EngineDataPlane final : public DataPlane {
                                         const std::atomic<bool>& stop);
   Result<SendResult> follow_agent(HostClient& agent, const std::string& id, const SendTask::Report& report,
                                   const std::atomic<bool>& stop);
+  Result<bool> cancel_disk(const DiskRef& target, std::uint64_t epoch);
   Result<DiskSample> sample_disk(const DiskRef& disk, const SampleCall& call);
   std::shared_ptr<SendTask> task(RoundHandle handle);
 

@@ -74,6 +74,32 @@ TEST_F(EnginePlane, the_old_disk_comes_back_before_and_after_the_swap) {
   EXPECT_EQ(primary_->read("web/os.img"), old_);
 }
 
+TEST_F(EnginePlane, a_kept_disk_that_the_vm_wrote_to_is_released_instead_of_given_back) {
+  EXPECT_SUCCEEDED(finish(round(kHere, kThere, 1)));
+  ASSERT_TRUE(plane_->swap_disk(kThere, 2));
+  now_.replace(0, 4, "boot");
+  primary_->write("web/os.img", now_);
+  const auto undone = plane_->give_back(kThere, 3);
+  ASSERT_TRUE(undone) << undone.error().to_string();
+  EXPECT_EQ(look(kThere).state, TargetDiskState::plain);
+  EXPECT_SUCCEEDED(finish(round(kHere, kThere, 4)));
+}
+
+TEST_F(EnginePlane, retries_inside_a_round_leave_the_jobs_epochs_their_order) {
+  EXPECT_SUCCEEDED(finish(round(kHere, kThere, 1)));
+  // What a send does that lost its link: it opens again, under the next epoch on the wire.
+  SendRequest again;
+  again.source = (recovery_->root / "web-os.img").string();
+  again.target = {{"127.0.0.1", agent_->port()}, kThere.path};
+  again.swap = false;
+  for (int i = 0; i < 3; ++i) {
+    const auto sent = send_disk(again, *clients_.at("hv01")->tls(), recovery_->parts);
+    ASSERT_TRUE(sent) << sent.error().to_string();
+  }
+  EXPECT_EQ(look(kThere).epoch, 2u) << "taken up by whoever asks";
+  EXPECT_TRUE(plane_->swap_disk(kThere, 2));
+}
+
 TEST_F(EnginePlane, an_epoch_that_is_not_new_is_refused) {
   EXPECT_SUCCEEDED(finish(round(kHere, kThere, 7)));
   ASSERT_TRUE(plane_->give_back(kThere, 8));
