@@ -372,6 +372,9 @@ class Sites:
         for job in self.api.list("/replicationJobs?" + urllib.parse.urlencode({"$filter": "JobStatus eq 'Suspended,InProgress'"})):
             with contextlib.suppress(Refused):
                 self.api.cancel(job["name"])
+        for plan in self.api.list("/replicationRecoveryPlans"):
+            with contextlib.suppress(Refused):
+                self.api.call("DELETE", f"/replicationRecoveryPlans/{plan['name']}")
         for item in self.api.list("/replicationProtectedItems"):
             if item["properties"]["protectionState"] == "Protected":
                 self.api.call("DELETE", f"/replicationProtectedItems/{item['name']}")

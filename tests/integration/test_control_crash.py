@@ -1,0 +1,260 @@
+"""kill -9 of either daemon in every task of every kind of job: after a restart the job goes on, and contents and states are right. The moment is
+chosen by the job's current task: the example driver is held at a verb of that task, or the transfer is slow."""
+import contextlib
+import dataclasses
+import pathlib
+
+import pytest
+
+import harness
+from harness import MIB
+from sites import Sites
+
+DISKS = {"os": 6 * MIB, "data": 2 * MIB + 512 * 3}
+SLOW = {"transfer": {"limit_bytes_per_s": 2 * MIB, "compress": "off"}}
+
+
+@pytest.fixture(scope="module")
+def shared(pki, tmp_path_factory):
+    with Sites(tmp_path_factory.mktemp("sites"), pki) as both:
+        yield both
+
+
+@pytest.fixture
+def sites(shared):
+    yield shared
+    shared.settle()
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """In `task` of a job, with the driver held at `verb` at this site; None: while a disk is being transferred."""
+    task: str
+    verb: str = None
+    site: str = "recovery"
+
+    def __str__(self):
+        return f"{self.task}-{self.verb or 'transfer'}"
+
+
+def drivers(folders):
+    """Driver processes that serve these folders."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            variables = path.read_text(errors="replace").split("\0")
+            if any(f"BACKHAUL_FILES_ROOT={folder}" in variables for folder in folders):
+                found.append(path.parent.name)
+    return found
+
+
+def kill(sites, victim):
+    daemons = {"appliance": [sites.appliance], "host": [sites.host()], "both": [sites.appliance, sites.host()]}[victim]
+    for daemon in daemons:
+        daemon.kill()
+    # A driver that outlived its daemon would overlap with the repetition of its call.
+    folders = [sites.recovery.vms] if victim == "appliance" else [sites.home().vms] if victim == "host" else [sites.recovery.vms, sites.home().vms]
+    harness.wait_until(lambda: not drivers(folders), 20, "the drivers' end")
+    for daemon in reversed(daemons):
+        daemon.start()
+
+
+@contextlib.contextmanager
+def killed_at(sites, vm, moment, victim, start):
+    """Runs start() (which gives the job), kills at the moment, and gives the job to the block, the driver free again."""
+    place = sites.recovery if moment.site == "recovery" else sites.home()
+    with contextlib.ExitStack() as stack:
+        held = stack.enter_context(place.hold(vm, moment.verb)) if moment.verb else None
+        job = start()
+        if held:
+            held.wait()
+        else:
+            sites.wait_job(job, lambda now: now["backhaul"].get("progress", {}).get("bytesDone", 0) > MIB // 2)
+        assert sites.api.job(job)["backhaul"]["currentTask"] == moment.task
+        kill(sites, victim)
+    yield job
+
+
+def name_of(request):
+    return "vm-" + "".join(letter if letter.isalnum() else "-" for letter in request.node.callspec.id).lower()[:50]
+
+
+def begin(sites, vm, sync, until):
+    """A planned failover, with Complete Failover said unless it is to be killed in phase 1."""
+    job = sites.api.failover(vm, sync=sync)
+    if sync == "ForDownTime" and until not in ("PrepareFailover", "Replicate"):
+        sites.suspended(job)
+        if until != "WaitForComplete":
+            sites.api.resume(job)
+    return job
+
+
+def complete(sites, job):
+    """Whatever the job still needs to end well."""
+    found = sites.wait_state(job, "Suspended", "Succeeded", "Failed", "Cancelled")
+    if found["state"] == "Suspended":
+        sites.api.resume(job)
+    return sites.end(job)
+
+
+FAILBACK = [("ForDownTime", Moment("Replicate", "snapshot")), ("ForDownTime", Moment("Replicate")), ("ForDownTime", Moment("Replicate", "release-snapshot")),
+            ("ForDownTime", Moment("WaitForComplete", "changed-bytes")), ("ForDownTime", Moment("WaitForComplete", "snapshot")),
+            ("ForDownTime", Moment("ShutdownSource", "shut-down")), ("ForDownTime", Moment("FinalDelta", "snapshot")),
+            ("ForDownTime", Moment("StartTarget", "start", "primary")), ("ForSynchronization", Moment("ShutdownSource", "shut-down")),
+            ("ForSynchronization", Moment("FullDownload")), ("ForSynchronization", Moment("StartTarget", "start", "primary"))]
+
+
+@pytest.mark.parametrize("victim", ["appliance", "host", "both"])
+@pytest.mark.parametrize("sync,moment", FAILBACK, ids=str)
+def test_a_failback_goes_on_after_a_kill(sites, request, sync, moment, victim):
+    vm = name_of(request)
+    slow = SLOW if moment.verb is None else {}
+    sites.declare(vm, disks=DISKS, changed=0.9 if slow else 0.2, **slow)
+    if moment == Moment("FinalDelta", "snapshot"):
+        job = sites.api.failover(vm)
+        sites.suspended(job)
+        with sites.recovery.hold(vm, "shut-down") as shutdown:
+            sites.api.resume(job)
+            shutdown.wait()
+            with sites.recovery.hold(vm, "snapshot") as held:
+                shutdown.release()
+                held.wait()
+                assert sites.api.job(job)["backhaul"]["currentTask"] == moment.task
+                kill(sites, victim)
+    elif moment.task == "WaitForComplete":
+        job = sites.api.failover(vm)
+        sites.suspended(job)
+        with sites.recovery.hold(vm, moment.verb) as held:
+            held.wait()
+            kill(sites, victim)
+        sites.recovery.write(vm, "data", MIB, "written after the kill")
+    else:
+        with killed_at(sites, vm, moment, victim, lambda: begin(sites, vm, sync, moment.task)) as job:
+            pass
+    complete(sites, job)
+    sites.expect_home_equals_recovery(vm, disks=DISKS)
+    sites.expect_powers(vm, recovery="off", primary="running")
+    assert sites.api.state(vm) == "PlannedFailoverCommitPending"
+
+
+@pytest.mark.parametrize("victim", ["appliance", "host"])
+@pytest.mark.parametrize("sync,moment", [("ForDownTime", Moment("Replicate")), ("ForDownTime", Moment("ShutdownSource", "shut-down")),
+                                         ("ForSynchronization", Moment("FullDownload"))], ids=str)
+def test_a_cancel_after_a_kill_gives_the_old_disks_back(sites, request, sync, moment, victim):
+    vm = "c" + name_of(request)
+    old = sites.declare(vm, disks=DISKS, changed=0.9, **SLOW)
+    with killed_at(sites, vm, moment, victim, lambda: begin(sites, vm, sync, moment.task)) as job:
+        sites.api.cancel(job)
+    sites.end(job, "Cancelled")
+    assert sites.digests(vm, sites.home(), DISKS) == old
+    sites.expect_powers(vm, recovery="running", primary="off")
+    assert sites.api.state(vm) == "FailoverCommitted"
+    assert [name for name in sites.leftovers() if name.startswith(f".{vm}-")] == []
+
+
+@pytest.mark.parametrize("victim", ["appliance", "host"])
+def test_a_kill_while_a_cancel_is_carried_out(sites, request, victim):
+    vm = "r" + name_of(request)
+    old = sites.declare(vm, disks=DISKS)
+    with sites.recovery.hold(vm, "shut-down") as shutdown, sites.recovery.hold(vm, "start") as start:
+        job = sites.api.failover(vm, sync="ForSynchronization")
+        shutdown.wait()
+        sites.api.cancel(job)
+        shutdown.release()
+        start.wait()
+        assert sites.api.job(job)["backhaul"]["currentTask"] == "StartSource"
+        kill(sites, victim)
+    sites.end(job, "Cancelled")
+    assert sites.digests(vm, sites.home(), DISKS) == old
+    sites.expect_powers(vm, recovery="running", primary="off")
+
+
+@pytest.mark.parametrize("victim", ["appliance", "host"])
+@pytest.mark.parametrize("moment", [Moment("DeleteSourceVm", "remove"), Moment("StopTarget", "stop", "primary"), Moment("StartSource", "start"),
+                                    Moment("InitialReplication", "snapshot", "primary"), Moment("Cycle", "snapshot", "primary")], ids=str)
+def test_what_follows_a_failover_goes_on_after_a_kill(sites, request, moment, victim):
+    vm = "f" + name_of(request)
+    sites.declare(vm, disks=DISKS)
+    sites.fail_back(vm)
+    home = sites.digests(vm, sites.home(), DISKS)
+    if moment.task == "DeleteSourceVm":
+        with killed_at(sites, vm, moment, victim, lambda: sites.api.commit(vm)) as job:
+            sites.end(job)
+        sites.expect_powers(vm, recovery="absent", primary="running")
+        assert sites.digests(vm, sites.home(), DISKS) == home
+    elif moment.task in ("StopTarget", "StartSource"):
+        with killed_at(sites, vm, moment, victim, lambda: sites.api.cancel_failover(vm)) as job:
+            sites.end(job)
+        sites.expect_powers(vm, recovery="running", primary="off")
+        assert sites.digests(vm, sites.recovery, DISKS) == home, "nothing that it had is lost"
+        assert sites.api.state(vm) == "FailoverCommitted"
+    else:
+        sites.end(sites.api.commit(vm))
+        sites.home().write(vm, "os", 4096, "written at home")
+        if moment.task == "InitialReplication":
+            with killed_at(sites, vm, moment, victim, lambda: sites.api.reprotect(vm)) as job:
+                sites.end(job)
+        else:
+            sites.end(sites.api.reprotect(vm))
+            with sites.home().hold(vm, "snapshot") as held:
+                held.wait()
+                kill(sites, victim)
+        sites.home().write(vm, "data", 4096, "written at home, later")
+        harness.wait_until(lambda: sites.digests(vm, sites.recovery, DISKS) == sites.digests(vm, sites.home(), DISKS), 90, "a cycle")
+        assert sites.api.state(vm) == "Protected"
+        assert sites.cli("item", "remove", vm, "--wait").returncode == 0
+
+
+@pytest.mark.parametrize("victim", ["appliance", "host"])
+@pytest.mark.parametrize("task", ["PlanReplicate", "PlanWait", "PlanShutdown", "PlanBoot"])
+def test_a_plan_goes_on_after_a_kill(sites, task, victim):
+    plan = f"plan-{task}-{victim}".lower()
+    first, second = f"{plan}-1", f"{plan}-2"
+    for vm in (first, second):
+        sites.declare(vm, disks={"os": 2 * MIB})
+    groups = [{"name": vm, "items": [vm]} for vm in (first, second)]
+    sites.api.call("PUT", f"/replicationRecoveryPlans/{plan}", {"properties": {"groups": groups}})
+    place, verb = {"PlanReplicate": (sites.recovery, "snapshot"), "PlanShutdown": (sites.recovery, "shut-down"), "PlanBoot": (sites.home(), "start"),
+                   "PlanWait": (sites.recovery, "changed-bytes")}[task]
+    with contextlib.ExitStack() as stack:
+        held = place.hold(first, verb)
+        if task != "PlanWait":
+            stack.enter_context(held)
+        job = sites.api.verb(f"/replicationRecoveryPlans/{plan}/plannedFailover")
+        if task != "PlanReplicate":
+            sites.suspended(job)
+            stack.enter_context(held) if task == "PlanWait" else sites.api.resume(job)
+        held.wait()
+        assert sites.api.job(job)["backhaul"]["currentTask"] == task
+        kill(sites, victim)
+    complete(sites, job)
+    for vm in (first, second):
+        sites.expect_powers(vm, recovery="off", primary="running")
+        sites.expect_home_equals_recovery(vm, disks={"os": 0})
+
+
+def test_acknowledged_work_is_not_sent_again(sites, request):
+    """After a kill in the middle of a full download the rest is sent, not all."""
+    vm = "vm-resumed"
+    sites.declare(vm, disks={"os": 12 * MIB}, changed=0.9, transfer={"limit_bytes_per_s": 4 * MIB, "compress": "off"})
+    job = sites.api.failover(vm, sync="ForSynchronization")
+    sites.wait_job(job, lambda now: now["backhaul"].get("progress", {}).get("bytesDone", 0) > 6 * MIB)
+    kill(sites, "appliance")
+    done = sites.end(job)
+    assert sum(disk["resumedBytes"] for disk in done["backhaul"]["round"]["disks"]) > 0, done["backhaul"]["round"]
+    sites.expect_home_equals_recovery(vm, disks={"os": 0})
+
+
+def test_a_verb_that_was_recorded_is_carried_out_after_a_kill(sites):
+    vm = "vm-recorded"
+    sites.declare(vm, disks=DISKS)
+    job = sites.api.failover(vm)
+    sites.suspended(job)
+    with sites.recovery.hold(vm, "changed-bytes") as held:
+        held.wait()
+        sites.api.resume(job)  # nothing can take it up now
+        sites.appliance.kill()
+    sites.appliance.start()
+    sites.end(job)
+    sites.expect_home_equals_recovery(vm, disks=DISKS)
+    assert [entry["actor"] for entry in sites.api.audit(object=f"job/{job}") if "resume" in entry["action"]] == ["admin"]
