@@ -110,16 +110,17 @@ def kernel_tree():
     return tree
 
 
-def make_initrd(tree, target):
+def make_initrd(tree, target, init=INIT, modules=MODULES):
+    """Busybox, kernel modules and an init script."""
     with tempfile.TemporaryDirectory() as work:
         root = pathlib.Path(work) / "root"
         for name in ("bin", "proc", "sys", "dev", "data", "modules"):
             (root / name).mkdir(parents=True)
         shutil.copy("/bin/busybox", root / "bin" / "busybox")
-        for name in MODULES:
+        for name in modules:
             (found,) = tree.glob(f"lib/modules/*/kernel/**/{name}.ko")
             shutil.copy(found, root / "modules")
-        (root / "init").write_text(INIT)
+        (root / "init").write_text(init)
         (root / "init").chmod(0o755)
         names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
         for name in names:
