@@ -8,7 +8,8 @@ import pytest
 
 import harness
 import sites as sites_module
-from sites import Sites, toml
+from qemu_driver import Driver
+from sites import Sites
 
 MIB = harness.MIB
 DISKS = ("os", "data")
@@ -95,26 +96,26 @@ class QemuSites(Sites):
                     "nics": [{"name": "eth0", "network": "LAN", "mac": ""}]}
         away = [{"name": disk, "path": f"{vm}-{disk}.img", "format": "raw"} for disk in DISKS]
         here = [{"name": disk, "path": f"{vm}-{disk}.vhdx", "format": "vhdx"} for disk in DISKS]
-        from qemu_driver import Driver
-        driver = Driver(self.folder, vm=vm, state=str(self.recovery.vms), disks=[str(self.recovery.disks)])
-        driver.disks = away
-        driver.options["disks"] = [str(self.recovery.disks)]
-        driver.options["networks"] = {"LAN": "user,restrict=on"}
-        driver.__enter__()
-        driver.create_and_start(**vm_facts)
-        driver.end()
+        driver = Driver(self.folder, vm=vm, state=str(self.recovery.vms), networks={"LAN": "user,restrict=on"})
+        driver.disks, driver.options["disks"] = away, [str(self.recovery.disks)]
+        driver.__enter__().create_and_start(**vm_facts)
+        driver.end()  # the guest lives on, and the appliance's own driver finds it
         self.api.call("PUT", f"/replicationProtectedItems/{vm}", {"properties": {
             "vm": vm_facts, "recovery": {"driver": "vms", "disks": away},
             "primary": {"host": home, "driver": "vms", "disks": here},
             "shutdown": {"timeout_s": 60, "allow_force": False}}})
 
-    def records_at_home(self, vm, at_least, home="hv01"):
-        """Checks the disks at home; the VM is off."""
-        raw = []
-        for disk in DISKS:
-            raw.append(self.folder / f"{vm}-{disk}.now")
-            harness.run("qemu-img", "convert", "-f", "vhdx", "-O", "raw", self.primary[home].disks / f"{vm}-{disk}.vhdx", raw[-1])
-        return guest_records.expect_records(raw[0], at_least, raw[1])
+    def expect_records_at_home(self, vm, at_least, home="hv01"):
+        """Takes the VM down by its button and looks into its disks; nothing replicates any more."""
+        place = self.primary[home]
+        with Driver(self.folder, vm=vm, state=str(place.vms)) as driver:
+            driver.disks, driver.options["disks"] = [], [str(place.disks)]
+            assert driver.call("shut-down", timeout_s=60, allow_force=False) == {"forced": False}
+            assert not list(driver.directory().glob("overlay*"))
+        raw = [self.folder / f"{vm}-{disk}.now" for disk in DISKS]
+        for disk, copy in zip(DISKS, raw):
+            harness.run("qemu-img", "convert", "-f", "vhdx", "-O", "raw", place.disks / f"{vm}-{disk}.vhdx", copy)
+        guest_records.expect_records(raw[0], at_least, raw[1])
 
 
 @pytest.fixture
@@ -153,7 +154,10 @@ def test_a_guest_fails_back_while_it_writes_and_goes_on_at_home(qemu_sites):
             assert disk["bytesRead"] <= disk["diskBytes"] // 4, "a scan would read all that is allocated"
         guest_records.expect_records(here.disk("web", "os"), went_on, here.disk("web", "data"))
         qemu_sites.settle()
-    assert home.qemu_pid("web") is not None, "and the guest runs on"
+        harness.wait_until(lambda: not qemu_sites.api.list("/replicationProtectedItems"), what="the end of the protection")
+        back.wait_for_more()
+    last = back.last()
+    qemu_sites.expect_records_at_home("web", last)
 
 
 def test_cancel_after_the_shutdown_brings_the_guest_back_where_it_was(qemu_sites):
