@@ -25,7 +25,7 @@ class RealWorld final : public ApplianceWorld {
                     {config.transfer.lanes, config.transfer.max_lanes, config.transfer.limit_bytes_per_s}) {}
 
   Result<void> make_drivers(const ApplianceConfig& config) {
-    BH_TRY(drivers_, DriverSet::make(config.drivers, hosts_));
+    BH_TRY(drivers_, DriverSet::make(config.drivers, hosts_, config.store, config.sources));
     return {};
   }
   VmDriverSource& drivers() noexcept override { return *drivers_; }

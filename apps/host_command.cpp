@@ -43,7 +43,7 @@ Result<void> run_host(const HostOptions& options) {
   BH_TRY(auto storage, open_linux_storage(config.store));
   BH_TRY(const auto paths, SourcePaths::make(config.store, {config.sources.begin(), config.sources.end()}));
   const HostClients no_hosts;
-  BH_TRY(auto drivers, DriverSet::make(config.drivers, no_hosts));
+  BH_TRY(auto drivers, DriverSet::make(config.drivers, no_hosts, config.store, config.sources));
   const auto tls_files = tls_directory(config.tls, "host");
   BH_TRY(auto tls, TlsContext::load(TlsRole::server, tls_files));
   for (const auto& warning : tls->warnings()) spdlog::warn("{}", warning);

@@ -14,15 +14,22 @@ HostClients make_host_clients(const std::vector<HostAddress>& hosts, const std::
   return clients;
 }
 
-Result<std::unique_ptr<DriverSet>> DriverSet::make(const std::vector<DriverConfig>& drivers, const HostClients& hosts) {
+Result<std::unique_ptr<DriverSet>> DriverSet::make(const std::vector<DriverConfig>& drivers, const HostClients& hosts,
+                                                   const std::string& store, const std::vector<std::string>& sources) {
   std::unique_ptr<DriverSet> set(new DriverSet(hosts));
   for (const auto& driver : drivers) {
-    if (driver.kind == "qemu")
-      set->local_[driver.name] = make_qemu_driver(driver.qemu);
-    else if (driver.kind == "command")
+    if (driver.kind == "qemu") {
+      auto options = driver.qemu;
+      if (options.disks.empty()) {
+        options.disks = sources;
+        options.disks.insert(options.disks.begin(), store);
+      }
+      set->local_[driver.name] = make_qemu_driver(std::move(options));
+    } else if (driver.kind == "command") {
       set->local_[driver.name] = make_command_driver({driver.command, driver.timeout_s, driver.env});
-    else
+    } else {
       return make_error(BaseErrc::unsupported, "VM driver '" + driver.name + "' of kind '" + driver.kind + "'");
+    }
   }
   return set;
 }

@@ -23,7 +23,9 @@ HostClients make_host_clients(const std::vector<HostAddress>& hosts, const std::
 class DriverSet final : public VmDriverSource {
  public:
   // `hosts` outlives it. Error: BaseErrc::unsupported for a kind that this build does not have.
-  static Result<std::unique_ptr<DriverSet>> make(const std::vector<DriverConfig>& drivers, const HostClients& hosts);
+  // Where a qemu driver's own table does not name directories of disks, they are the store and the sources.
+  static Result<std::unique_ptr<DriverSet>> make(const std::vector<DriverConfig>& drivers, const HostClients& hosts,
+                                                 const std::string& store, const std::vector<std::string>& sources);
 
   // Errors: ControlErrc::not_found names the driver or the host agent.
   Result<VmDriver*> driver_for(const Location& location) override;

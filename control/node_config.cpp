@@ -66,11 +66,9 @@ void read_command_driver(TableReader& d, DriverConfig& driver) {
   }
 }
 
-// `directories`: where disks lie when the driver's own table does not say.
-void read_qemu_driver(TableReader& d, QemuDriverOptions& qemu, const std::vector<std::string>& directories) {
+void read_qemu_driver(TableReader& d, QemuDriverOptions& qemu) {
   d.text("state", qemu.state, Need::required);
   d.texts("disks", qemu.disks);
-  if (qemu.disks.empty()) qemu.disks = directories;
   d.texts("attach", qemu.attach);
   read_texts_by_name(d, "networks", qemu.networks);
   d.text("binary", qemu.binary);
@@ -86,17 +84,14 @@ void read_qemu_driver(TableReader& d, QemuDriverOptions& qemu, const std::vector
   d.number("timeout_s", qemu.timeout_s, 1, kDay_s);
 }
 
-void read_drivers(TableReader& t, std::vector<DriverConfig>& drivers, const std::string& store,
-                  const std::vector<std::string>& sources) {
-  std::vector<std::string> directories = sources;
-  if (!store.empty()) directories.insert(directories.begin(), store);
+void read_drivers(TableReader& t, std::vector<DriverConfig>& drivers) {
   std::set<std::string> names;
   t.tables("drivers", [&](TableReader& d) {
     DriverConfig& driver = drivers.emplace_back();
     read_name(d, "name", driver.name, names);
     d.choice("kind", driver.kind, {"command", "qemu"});
     if (driver.kind == "qemu")
-      read_qemu_driver(d, driver.qemu, directories);
+      read_qemu_driver(d, driver.qemu);
     else
       read_command_driver(d, driver);
   });
@@ -112,7 +107,7 @@ void read_host(TableReader& t, HostConfig& config) {
   t.text("store", config.store);
   t.text("tls", config.tls);
   t.texts("sources", config.sources);
-  read_drivers(t, config.drivers, config.store, config.sources);
+  read_drivers(t, config.drivers);
   read_site(t, config.networks, config.generations);
 }
 
@@ -169,7 +164,7 @@ void read_appliance(TableReader& t, ApplianceConfig& config) {
   t.text("store", config.store, Need::required);
   t.texts("sources", config.sources);
   read_hosts(t, config.hosts);
-  read_drivers(t, config.drivers, config.store, config.sources);
+  read_drivers(t, config.drivers);
   read_site(t, config.networks, config.generations);
   t.table("transfer", [&](TableReader& x) {
     x.number("lanes", config.transfer.lanes, 1, kMostLanes);

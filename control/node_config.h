@@ -26,7 +26,7 @@ struct DriverConfig {
   std::vector<std::string> command;        // argv; the verb is appended (docs/command_driver.md)
   std::uint32_t timeout_s = 120;           // of one call; 1 to 86400
   std::map<std::string, std::string> env;  // on top of the daemon's own environment
-  QemuDriverOptions qemu;                  // docs/qemu_driver.md; `disks` is the store and the sources when not given
+  QemuDriverOptions qemu;                  // docs/qemu_driver.md; no `disks`: the store and the sources
 };
 
 // [[hosts]]: host agents that the appliance may dial. Ids are unique; primary locations of items refer to them.

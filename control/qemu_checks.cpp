@@ -22,7 +22,7 @@ bool can_run(const std::string& program) {
   const char* path = std::getenv("PATH");
   std::istringstream directories(path == nullptr ? "/usr/bin:/bin" : path);
   for (std::string directory; std::getline(directories, directory, ':');)
-    if (::access((directory + "/" + program).c_str(), X_OK) == 0) return true;
+    if (::access(fmt::format("{}/{}", directory, program).c_str(), X_OK) == 0) return true;
   return false;
 }
 

@@ -56,7 +56,7 @@ class Place(sites_module.Place):
     """A site whose VMs are QEMU's."""
 
     def driver(self):
-        return {"name": "vms", "kind": "qemu", "state": self.vms, "disks": [self.disks], "machine": "pc", "reserve_bytes": MIB,
+        return {"name": "vms", "kind": "qemu", "state": self.vms, "machine": "pc", "reserve_bytes": MIB,
                 "networks": {"LAN": "user,restrict=on"}}
 
     def console(self, vm):

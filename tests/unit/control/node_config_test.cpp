@@ -70,13 +70,12 @@ TEST(NodeConfig, AnApplianceSaysAllThatItNeeds) {
   EXPECT_EQ(config->pace.poll, Pace().poll) << "what is not given keeps its default";
 }
 
-TEST(NodeConfig, AQemuDriverFindsItsDisksInTheStoreAndTheSources) {
-  const auto config = parse_host_config(R"(store = "disks"
-sources = ["more"]
-[[drivers]]
+TEST(NodeConfig, AQemuDriverHasKeysOfItsOwn) {
+  const auto config = parse_host_config(R"([[drivers]]
 name = "vms"
 kind = "qemu"
 state = "vms"
+disks = ["disks", "more"]
 networks = { LAN = "user" }
 disk_bus = "scsi"
 )",
