@@ -140,7 +140,8 @@ Result<SendResult> EngineDataPlane::send_to_agent(const RoundRequest& round, con
   request.stop = &stop;
   spdlog::info("{}: {} to {}:{}, epoch {}{}", round.run, request.source, round.target.host, round.target.path,
                round.epoch, request.changed ? fmt::format(", {} changed extents", request.changed->size()) : "");
-  return send_disk(request, *agent->tls(), node_.parts);
+  return digests_.run(round.target.host + ":" + round.target.path, request,
+                      [&](const SendRequest& ready) { return send_disk(ready, *agent->tls(), node_.parts); });
 }
 
 Result<SendResult> EngineDataPlane::follow_agent(HostClient& agent, const std::string& id,

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "control/data_plane.h"
+#include "control/digest_cache.h"
 #include "control/driver_set.h"
 #include "control/local_node.h"
 #include "control/send_task.h"
@@ -59,6 +60,7 @@ class EngineDataPlane final : public DataPlane {
   const LocalNode& node_;
   const HostClients& hosts_;
   const TransferDefaults defaults_;
+  DigestCache digests_;
   std::mutex mutex_;
   RoundHandle last_handle_ = 0;
   std::map<RoundHandle, std::shared_ptr<SendTask>> rounds_;

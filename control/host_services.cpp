@@ -129,15 +129,16 @@ HostServices::Answer HostServices::start_send(const boost::json::object& body, c
   if (sends_.size() >= kMaxHostSends) return make_error(ControlErrc::busy, std::to_string(sends_.size()) + " sends");
   offers_.expect(call.id, peer);
   sends_[call.id] = std::make_shared<SendTask>(
-      [this, call, source](const SendTask::Report& report, const std::atomic<bool>& stop) {
-        return run_send(call, source, report, stop);
+      [this, call, peer, source](const SendTask::Report& report, const std::atomic<bool>& stop) {
+        return run_send(call, peer, source, report, stop);
       },
       *node_.parts.clock);
   return boost::json::object{{"started", true}};
 }
 
-Result<SendResult> HostServices::run_send(const SendCall& call, const std::filesystem::path& source,
-                                          const SendTask::Report& report, const std::atomic<bool>& stop) {
+Result<SendResult> HostServices::run_send(const SendCall& call, const std::string& peer,
+                                          const std::filesystem::path& source, const SendTask::Report& report,
+                                          const std::atomic<bool>& stop) {
   SendRequest request;
   request.source = source.string();
   request.target.disk = call.disk;
@@ -153,8 +154,9 @@ Result<SendResult> HostServices::run_send(const SendCall& call, const std::files
   request.stop = &stop;
   request.progress = progress_of(report);
   spdlog::info("send {}: {} to the appliance's {}, epoch {}", call.id, call.source, call.disk, call.epoch);
-  auto result = send_disk(
-      request, [&](std::chrono::milliseconds timeout) { return offers_.dial(call.id, timeout); }, node_.parts);
+  const auto dial = [&](std::chrono::milliseconds timeout) { return offers_.dial(call.id, timeout); };
+  const auto result = digests_.run(peer + ":" + call.disk, request,
+                                   [&](const SendRequest& ready) { return send_disk(ready, dial, node_.parts); });
   if (result)
     spdlog::info("send {}: done, {} payload bytes", call.id, result->payload_bytes);
   else

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <string>
 
+#include "control/digest_cache.h"
 #include "control/http.h"
 #include "control/local_node.h"
 #include "control/send_task.h"
@@ -43,13 +44,14 @@ class HostServices {
   Answer start_send(const boost::json::object& body, const std::string& peer);
   Answer poll_send(const boost::json::object& body);
   Answer stop_send(const boost::json::object& body);
-  Result<SendResult> run_send(const SendCall& call, const std::filesystem::path& source, const SendTask::Report& report,
-                              const std::atomic<bool>& stop);
+  Result<SendResult> run_send(const SendCall& call, const std::string& peer, const std::filesystem::path& source,
+                              const SendTask::Report& report, const std::atomic<bool>& stop);
   void drop_old_sends();  // REQUIRES: mutex_ held
 
   const LocalNode& node_;
   OfferedStreams& offers_;
   const std::map<std::string, VmDriver*> drivers_;
+  DigestCache digests_;
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<SendTask>> sends_;
 };

@@ -184,7 +184,8 @@ class Sender {
       BH_TRY(auto made, ChangedBlocks::make(*request_.changed, disk_->size()));
       changed = std::move(made);
     }
-    session_ = std::make_unique<SourceSession>(*disk_, request_.verify, std::move(changed));
+    session_ = std::make_unique<SourceSession>(*disk_, request_.verify, std::move(changed), request_.base.get(),
+                                               request_.keep_digests);
     return {};
   }
 
@@ -301,7 +302,8 @@ class Sender {
   }
 
   Result<std::string> source_root() {
-    if (const auto root = session_->root_digest()) return to_hex(*root);
+    const bool reads_the_rest = request_.verify == VerifyMode::full && request_.changed;
+    if (const auto root = session_->root_digest(); root && !reads_the_rest) return to_hex(*root);
     if (request_.verify != VerifyMode::full) return std::string();
     // Only changed extents were read so far; a full verification reads the rest too.
     ScanOptions options;
@@ -327,6 +329,8 @@ class Sender {
     result.format = to_string(opened_.format);
     result.staging = opened_.staging;
     result.retries = retries_;
+    if (request_.keep_digests)
+      if (auto digests = session_->take_digests()) result.digests = std::make_shared<DiskDigests>(std::move(*digests));
     return result;
   }
 

@@ -44,6 +44,10 @@ struct SendRequest {
   std::uint64_t limit_bytes_per_s = 0;
   std::uint64_t epoch = 0;  // a job's; 0: the target gives it
   bool swap = true;         // false: end a round, leave the disk staged
+  // With `changed`: the digests of what the target holds (the round before left them). Null: the result then has no
+  // root of the source.
+  std::shared_ptr<const DiskDigests> base;
+  bool keep_digests = false;  // SendResult::digests is wanted
   RetryPolicy retry;
   std::function<void(const SendProgress&)> progress;  // a few times a second, from the caller's thread; may be null
   const std::atomic<bool>* stop = nullptr;            // true: stop at once; what was acknowledged stays resumable
@@ -56,6 +60,7 @@ struct SendResult {
   std::string root_digest_source, root_digest_target;  // hexadecimal; empty: not computed
   std::string format, staging;
   std::uint32_t retries = 0;
+  std::shared_ptr<const DiskDigests> digests;  // with keep_digests, for the next round's `base`; null: not all known
 };
 
 // Errors: everything that files, the link and the target can report. After Retry::later errors it has tried as `retry`

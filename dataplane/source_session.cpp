@@ -87,7 +87,8 @@ std::bitset<kBlocksPerExtent> ChangedBlocks::blocks(std::uint64_t extent) const 
   return bits;
 }
 
-SourceSession::SourceSession(Disk& disk, VerifyMode verify, std::optional<ChangedBlocks> changed)
+SourceSession::SourceSession(Disk& disk, VerifyMode verify, std::optional<ChangedBlocks> changed,
+                             const DiskDigests* base, bool keep_digests)
     : disk_(disk),
       verify_(verify),
       changed_(std::move(changed)),
@@ -95,7 +96,11 @@ SourceSession::SourceSession(Disk& disk, VerifyMode verify, std::optional<Change
       root_(disk.size()) {
   extents_total_ = changed_ ? changed_->extents() : extents_;
   bytes_total_ = changed_ ? changed_->extents() * kExtentSize : disk.size();
-  digests_complete_ = !changed_;
+  digests_.size = disk.size();
+  const bool fits = base != nullptr && base->size == disk.size() && base->extents.size() == extents_;
+  if (changed_ && fits) digests_.extents = base->extents;
+  if (!changed_ && keep_digests) digests_.extents.resize(extents_);
+  digests_complete_ = !changed_ || fits;
 }
 
 Result<SourceSession::Take> SourceSession::take(Item& item) {
@@ -138,6 +143,7 @@ void SourceSession::done(std::uint64_t extent, const Sha256* digest) {
   counters_.bytes_done += std::min(kExtentSize, disk_.size() - extent * kExtentSize);
   const std::lock_guard lock(mutex_);
   if (digest == nullptr) digests_complete_ = false;
+  if (digest != nullptr && extent < digests_.extents.size()) digests_.extents[extent] = *digest;
   if (!changed_) {
     root_.add(extent, digest != nullptr ? *digest : Sha256{});
     folded_.store(root_.next_extent());
@@ -148,6 +154,8 @@ void SourceSession::done(std::uint64_t extent, const Sha256* digest) {
 void SourceSession::done_zero_run(std::uint64_t first, std::uint64_t count) {
   counters_.bytes_done += std::min(count * kExtentSize, disk_.size() - first * kExtentSize);
   const std::lock_guard lock(mutex_);
+  for (auto extent = first; extent < std::min<std::uint64_t>(first + count, digests_.extents.size()); ++extent)
+    digests_.extents[extent] = zero_extent_digest(std::min(kExtentSize, disk_.size() - extent * kExtentSize));
   root_.add_zero_run(first, count);
   folded_.store(root_.next_extent());
   extents_done_ += count;
@@ -160,9 +168,22 @@ bool SourceSession::may_retry_mismatch(std::uint64_t extent) {
 
 std::optional<Sha256> SourceSession::root_digest() {
   const std::lock_guard lock(mutex_);
-  if (!digests_complete_ || !root_.complete()) return std::nullopt;
-  if (!finished_root_) finished_root_ = root_.finish();
+  if (!digests_known()) return std::nullopt;
+  if (finished_root_) return finished_root_;
+  if (!changed_) {
+    finished_root_ = root_.finish();
+    return finished_root_;
+  }
+  RootDigest root(disk_.size());
+  for (std::uint64_t extent = 0; extent < extents_; ++extent) root.add(extent, digests_.extents[extent]);
+  finished_root_ = root.finish();
   return finished_root_;
+}
+
+std::optional<DiskDigests> SourceSession::take_digests() {
+  const std::lock_guard lock(mutex_);
+  if (!digests_known() || digests_.extents.size() != extents_) return std::nullopt;
+  return std::move(digests_);
 }
 
 }  // namespace backhaul

@@ -43,10 +43,20 @@ struct SourceCounters {
       bytes_done{0};
 };
 
+// The digests of all of a disk's extents: what one round leaves to the next, so that a round which reads only changed
+// extents still knows the root. 32 bytes an extent: 8 MiB for each TiB.
+struct DiskDigests {
+  std::uint64_t size = 0;  // of the disk, bytes
+  std::vector<Sha256> extents;
+};
+
 class SourceSession {
  public:
   // `size`: of the target disk, at least the source's. REQUIRES: disk.size() == size (opened with padding).
-  SourceSession(Disk& disk, VerifyMode verify, std::optional<ChangedBlocks> changed);
+  // `base`: of what the target holds before a run with changed extents alone; null: not known, and then neither is the
+  // root. Only used while the constructor runs. `keep_digests`: for take_digests().
+  SourceSession(Disk& disk, VerifyMode verify, std::optional<ChangedBlocks> changed, const DiskDigests* base = nullptr,
+                bool keep_digests = false);
 
   struct Item {
     std::uint64_t first = 0;
@@ -75,8 +85,12 @@ class SourceSession {
   std::uint64_t bytes_total() const noexcept { return bytes_total_; }
   // The root digest by what was read and acknowledged; nothing when not every extent was digested.
   std::optional<Sha256> root_digest();
+  // All extents' digests, under the same condition. REQUIRES: keep_digests, and root_digest() was asked for. Once.
+  std::optional<DiskDigests> take_digests();
 
  private:
+  bool digests_known() const noexcept { return digests_complete_ && all_done(); }  // REQUIRES: mutex_ held
+
   Disk& disk_;
   const VerifyMode verify_;
   const std::optional<ChangedBlocks> changed_;
@@ -87,7 +101,8 @@ class SourceSession {
   std::atomic<std::size_t> returned_count_{0};
   std::mutex mutex_;
   std::deque<Item> returned_;
-  RootDigest root_;
+  RootDigest root_;  // without changed extents: its fold bounds how far lanes run ahead
+  DiskDigests digests_;
   std::optional<Sha256> finished_root_;  // asked for again when a finish got lost
   bool digests_complete_ = true;
   std::unordered_set<std::uint64_t> mismatched_;

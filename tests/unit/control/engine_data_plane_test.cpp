@@ -51,7 +51,9 @@ TEST_F(EnginePlane, rounds_go_on_with_what_is_staged_and_the_swap_keeps_the_old_
   second.changed = {{kMiB, 4}};
   const auto progress = finish(second);
   EXPECT_SUCCEEDED(progress);
-  EXPECT_LE(progress.result.bytes_read, kExtentSize) << "only what the tracker named is read";
+  EXPECT_EQ(progress.result.bytes_read, kBlockSize) << "only what the tracker named is read";
+  EXPECT_EQ(progress.result.root_digest_source.size(), 64u) << "known from the round before";
+  EXPECT_EQ(progress.result.root_digest_source, progress.result.root_digest_target);
   ASSERT_TRUE(plane_->swap_disk(kThere, 3));
   EXPECT_EQ(primary_->read("web/os.img"), now_);
   EXPECT_EQ(look(kThere).state, TargetDiskState::swapped);
@@ -119,6 +121,33 @@ TEST_F(EnginePlane, the_way_back_sends_from_the_agent_onto_the_own_store) {
   EXPECT_EQ(recovery_->read("web-os.img"), old_);
   ASSERT_TRUE(plane_->release_old(kHere, 3));
   EXPECT_EQ(look(kHere).state, TargetDiskState::plain);
+}
+
+TEST_F(EnginePlane, the_way_back_knows_the_root_of_a_round_with_changed_extents_alone) {
+  EXPECT_SUCCEEDED(finish(round(kThere, kHere, 1)));
+  old_.replace(5 * kMiB, 3, "new");
+  primary_->write("web/os.img", old_);
+  auto second = round(kThere, kHere, 2);
+  second.changed = {{5 * kMiB, 3}};
+  const auto progress = finish(second);
+  EXPECT_SUCCEEDED(progress);
+  EXPECT_EQ(progress.result.bytes_read, kBlockSize);
+  EXPECT_EQ(progress.result.root_digest_source.size(), 64u);
+  EXPECT_EQ(progress.result.root_digest_source, progress.result.root_digest_target);
+}
+
+TEST_F(EnginePlane, without_the_round_before_a_list_of_changes_is_not_believed) {
+  EXPECT_SUCCEEDED(finish(round(kHere, kThere, 1)));
+  connect();  // the digests of the round before are gone with the process
+  now_.replace(kMiB, 4, "more");
+  recovery_->write("web-os.img", now_);
+  auto hinted = round(kHere, kThere, 2);
+  hinted.changed.emplace();
+  const auto progress = finish(hinted);
+  EXPECT_SUCCEEDED(progress);
+  EXPECT_EQ(progress.result.root_digest_source, progress.result.root_digest_target);
+  ASSERT_TRUE(plane_->swap_disk(kThere, 3));
+  EXPECT_EQ(primary_->read("web/os.img"), now_) << "everything was compared";
 }
 
 TEST_F(EnginePlane, a_full_round_needs_no_old_disk) {

@@ -212,5 +212,67 @@ TEST(SourceSession, AllowsOneRetryOfEachMismatch) {
   EXPECT_FALSE(session.may_retry_mismatch(1));
 }
 
+Sha256 some_digest(unsigned salt) {
+  Sha256 digest;
+  digest.bytes[0] = static_cast<std::byte>(salt);
+  return digest;
+}
+
+// Takes and acknowledges everything, with digests that say which extent they are of.
+void acknowledge_all(SourceSession& session, unsigned salt) {
+  SourceSession::Item item;
+  while (*session.take(item) == SourceSession::Take::item) {
+    const auto digest = some_digest(salt + static_cast<unsigned>(item.first));
+    if (item.hole)
+      session.done_zero_run(item.first, item.count);
+    else
+      session.done(item.first, &digest);
+  }
+}
+
+TEST(SourceSession, KnowsTheRootOfARoundOverChangesFromTheDigestsOfTheRoundBefore) {
+  WithDisk with;
+  SourceSession first(*with.disk, VerifyMode::written, std::nullopt, nullptr, true);
+  acknowledge_all(first, 100);
+  const auto first_root = first.root_digest();
+  ASSERT_TRUE(first_root);
+  const auto kept = first.take_digests();
+  ASSERT_TRUE(kept);
+  ASSERT_EQ(kept->extents.size(), 6U);
+
+  auto changed = ChangedBlocks::make({{4 * kExtentSize, 10}}, with.disk->size());
+  SourceSession second(*with.disk, VerifyMode::written, *changed, &*kept, true);
+  EXPECT_FALSE(second.root_digest()) << "not everything is acknowledged";
+  acknowledge_all(second, 200);
+  RootDigest expected(with.disk->size());
+  for (std::uint64_t extent = 0; extent < 6; ++extent) {
+    if (extent == 1 || extent == 4)
+      expected.add(extent, some_digest(extent == 1 ? 101 : 204));
+    else
+      expected.add_zero_run(extent, 1);
+  }
+  EXPECT_EQ(second.root_digest(), expected.finish());
+
+  auto nothing = ChangedBlocks::make({}, with.disk->size());
+  SourceSession third(*with.disk, VerifyMode::written, *nothing, &*kept);
+  EXPECT_EQ(third.root_digest(), first_root);
+}
+
+TEST(SourceSession, HasNoRootOfChangesAloneWithoutDigestsThatFit) {
+  WithDisk with;
+  auto changed = ChangedBlocks::make({{0, 10}}, with.disk->size());
+  SourceSession without(*with.disk, VerifyMode::written, *changed);
+  acknowledge_all(without, 1);
+  EXPECT_TRUE(without.all_done());
+  EXPECT_FALSE(without.root_digest());
+  DiskDigests other;
+  other.size = with.disk->size() + 1;
+  other.extents.resize(6);
+  SourceSession misfit(*with.disk, VerifyMode::written, *changed, &other);
+  acknowledge_all(misfit, 1);
+  EXPECT_FALSE(misfit.root_digest());
+  EXPECT_FALSE(misfit.take_digests());
+}
+
 }  // namespace
 }  // namespace backhaul
