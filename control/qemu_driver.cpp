@@ -144,7 +144,7 @@ Result<ChangedExtents> QemuDriver::changed_extents(const VmRef& vm, const std::s
     const auto found =
         std::find_if(held->disks.begin(), held->disks.end(), [&](const auto& d) { return d.name == disk; });
     if (found == held->disks.end()) return unknown("the snapshot has no disk " + disk);
-    const HeldDisk place = *found;
+    const HeldDisk& place = *found;
     if (!s.qmp) return unknown("QEMU has ended, and its bitmaps with it");
     BH_TRY(const auto view, look_at_qemu(*s.qmp));
     const auto* node = view.disk(place.path, place.format);

@@ -57,7 +57,8 @@ Result<const QemuNode*> writable_node(const QemuView& view, const DiskPlace& dis
   return node;
 }
 
-// Overlays that are not on record any more: a crash came between the record and the deletion.
+// Overlays that are not on record any more: a crash came between the record and the deletion. REQUIRES: no snapshot is
+// held, or none of its overlays exists yet.
 void delete_leftovers(const QemuSession& s) {
   std::error_code problem;
   for (const auto& entry : std::filesystem::directory_iterator(s.files.directory, problem))
@@ -255,6 +256,7 @@ Result<Snapshot> take_hold(QemuSession& s, const std::string& id) {
 }
 
 Result<void> release_hold(QemuSession& s, const std::string& id, bool accepted) {
+  if (!s.record.snapshot) delete_leftovers(s);
   if (!s.record.snapshot || s.record.snapshot->id != id) return {};
   if (accepted && s.record.snapshot->phase != HoldPhase::releasing) BH_CHECK(check_intact(s));
   if (s.record.snapshot->phase == HoldPhase::open || (accepted && s.record.snapshot->phase == HoldPhase::taking)) {
@@ -266,6 +268,7 @@ Result<void> release_hold(QemuSession& s, const std::string& id, bool accepted) 
   BH_CHECK(settle_bitmaps(s, held, accepted));
   s.record.snapshot.reset();
   BH_CHECK(s.save());
+  delete_leftovers(s);
   // The last changes are where they should be: the process has nothing left to tell.
   if (accepted && held.off && !s.attached && s.qmp) return quit_qemu(s);
   return {};
