@@ -134,6 +134,7 @@ AuthFailures::Verdict AuthFailures::add(const std::string& peer, Clock::Duration
 Api::Api(Service& service, ApiConfig config, Clock& clock, Random& random) {
   ApiRouter router(config.vault);
   std::string document = boost::json::serialize(openapi_document(router, config.version));
+  // NOLINTNEXTLINE(modernize-make-unique): an aggregate
   world_.reset(new ApiWorld{service,
                             std::move(config),
                             clock,

@@ -124,7 +124,7 @@ HttpResponse error_response(const Error& error, std::string_view target) {
   std::string where(target);
   if (!details.empty())
     if (const auto* field = details.front().as_object().if_contains("target")) where = field->as_string().c_str();
-  const std::string cause = error.cause();
+  const std::string& cause = error.cause();
   json::object body{{"code", error.symbol()},
                     {"message", error.message() + (cause.empty() ? "" : ": " + cause)},
                     {"details", std::move(details)},

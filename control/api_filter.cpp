@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::size_t kMaxFilter = 4096;
 
-Error bad(std::string why) { return make_error(ApiErrc::bad_query, "$filter: " + why); }
+Error bad(const std::string& why) { return make_error(ApiErrc::bad_query, "$filter: " + why); }
 
 class FilterParser {
  public:

@@ -85,7 +85,7 @@ std::vector<std::string> ApiRouter::prefix(ApiBase base) {
   return {};
 }
 
-ApiRouter::ApiRouter(std::string vault) : vault_(to_lower(vault)) {
+ApiRouter::ApiRouter(std::string_view vault) : vault_(to_lower(vault)) {
   for (const ApiRoute& route : api_routes()) {
     std::vector<std::string> paths;
     if (route.path.starts_with("ITEM"))

@@ -73,7 +73,7 @@ std::optional<std::string> percent_decode(std::string_view text, bool plus_is_sp
 class ApiRouter {
  public:
   // `vault`: another one in the path is no route.
-  explicit ApiRouter(std::string vault);
+  explicit ApiRouter(std::string_view vault);
 
   struct Match {
     const ApiRoute* route = nullptr;  // null: the path exists, not with this method

@@ -93,8 +93,9 @@ HttpResponse page(const ApiCall& call, const std::vector<T>& all, PageOrder orde
   const std::string_view token = call.query_of("skipToken");
   const auto is_behind = [&](const T& element) {
     const std::string& own = name(element);
-    if (order == PageOrder::by_name) return own > token;
-    return own.size() != token.size() ? own.size() < token.size() : own < token;
+    if (order == PageOrder::by_name || own.size() == token.size())
+      return order == PageOrder::by_name ? own.compare(token) > 0 : own.compare(token) < 0;
+    return own.size() < token.size();
   };
   const auto begin = token.empty() ? all.begin() : std::find_if(all.begin(), all.end(), is_behind);
   const auto end = begin + std::min<std::ptrdiff_t>(all.end() - begin, static_cast<std::ptrdiff_t>(size));

@@ -29,7 +29,7 @@ bool same_disks(const std::vector<DiskPlace>& one, const std::vector<DiskPlace>&
 
 // Nothing is lost by a tracker that cannot be had: digests find the changes.
 std::string add_start_bitmaps(QemuSession& s) {
-  const auto token = new_qemu_token("start");
+  auto token = new_qemu_token("start");
   const auto add = [&]() -> Result<void> {
     BH_TRY(const auto view, look_at_qemu(*s.qmp));
     json::array actions;
