@@ -2,7 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX, not the C++ header
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
