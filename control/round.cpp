@@ -168,12 +168,7 @@ Result<bool> poll_transfers(JobContext& c) {
 
 Result<void> require_verified(const JobContext& c, const RoundOptions& options) {
   if (c.item.transfer.verify == "none" || options.sync == DataSync::for_synchronization) return {};
-  // A kept disk that was never a target has no digest index, and its root would need a scan of both ends: while the VM
-  // is only protected, what was written is verified; a failover wants the roots, and scans before its downtime.
-  const bool root_may_lack =
-      (c.job.kind == JobKind::reprotect || c.job.kind == JobKind::replication) && !c.job.round.base_token.empty();
   for (const auto& disk : c.job.round.disks) {
-    if (root_may_lack && disk.root_digest_source.empty() && disk.root_digest_target.empty()) continue;
     if (disk.root_digest_source.empty() || disk.root_digest_source != disk.root_digest_target)
       return make_error(ControlErrc::not_verified, fmt::format("disk {}: source {}, target {}", disk.disk,
                                                                disk.root_digest_source, disk.root_digest_target));
