@@ -77,9 +77,12 @@ Result<Step> prepare_failover(JobContext& c) {
   if (!ended) return Step::after(c.pace.poll);
   BH_CHECK(adopt_replication_base(c));
   PreflightReport report = run_preflight(c.world, c.item, c.job.source, c.job.target, c.job.request);
-  if (const Check* failed = first_failed(report))
-    return make_error(ControlErrc::precondition_failed,
+  if (const Check* failed = first_failed(report)) {
+    // An agent that is away for a moment was there when the verb was accepted: worth another try.
+    const bool passes = failed->code == make_error(ControlErrc::host_unreachable).symbol();
+    return make_error(passes ? ControlErrc::host_unreachable : ControlErrc::precondition_failed,
                       fmt::format("{}: {} ({})", failed->name, failed->cause, failed->fix));
+  }
   BH_CHECK(meet_epochs(c));
   Estimate sampled = sample_estimate(c.world, c.item, c.job.source, c.job.target);
   BH_CHECK(c.update([&](Job& job, Item&) {

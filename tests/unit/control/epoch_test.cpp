@@ -45,5 +45,16 @@ TEST_F(Epochs, ADiskThatIsTakenAwayInTheMiddleCanStillBeGivenBack) {
   EXPECT_EQ(world.disk("hv1", "web-os").content, "old os");
 }
 
+// Not of epochs, but of the same kind: what is wrong for a moment must not end a job.
+TEST_F(Epochs, AnAgentThatIsAwayDuringTheChecksIsAskedAgain) {
+  auto id = start();
+  world.host_connected = false;
+  run_until([] { return false; }, 15);
+  EXPECT_EQ(job(id).state, JobState::in_progress) << errors_of(id);
+  EXPECT_FALSE(job(id).errors.empty());
+  world.host_connected = true;
+  ASSERT_TRUE(run_until_job(id, JobState::suspended)) << errors_of(id);
+}
+
 }  // namespace
 }  // namespace backhaul
