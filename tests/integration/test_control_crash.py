@@ -3,6 +3,7 @@ chosen by the job's current task: the example driver is held at a verb of that t
 import contextlib
 import dataclasses
 import pathlib
+import signal
 
 import pytest
 
@@ -265,3 +266,120 @@ def test_a_verb_that_was_recorded_is_carried_out_after_a_kill(sites):
     sites.end(job)
     sites.expect_home_equals_recovery(vm, disks=DISKS)
     assert [entry["actor"] for entry in sites.api.audit(object=f"job/{job}") if "resume" in entry["action"]] == ["admin"]
+
+
+@contextlib.contextmanager
+def frozen(daemon):
+    """The daemon stands still: whoever calls it waits. It may be killed meanwhile."""
+    process = daemon.process
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def frozen_at_the_swap(sites, vm, sync):
+    """Gives a job that is in SwapDisks and waits for a host agent that stands still."""
+    with contextlib.ExitStack() as stack:
+        shutdown = stack.enter_context(sites.recovery.hold(vm, "shut-down"))
+        job = begin(sites, vm, sync, "SwapDisks")
+        shutdown.wait()
+        release = stack.enter_context(sites.recovery.hold(vm, "release-snapshot"))
+        shutdown.release()
+        release.wait()
+        with frozen(sites.host()):
+            release.release()
+            sites.wait_task(job, "SwapDisks")
+            assert sites.api.job(job)["backhaul"]["currentTask"] == "SwapDisks"
+            yield job
+
+
+@pytest.mark.parametrize("victim", ["appliance", "host"])
+@pytest.mark.parametrize("sync", ["ForDownTime", "ForSynchronization"])
+def test_a_kill_before_the_disks_are_swapped(sites, request, sync, victim):
+    vm = "s" + name_of(request)
+    sites.declare(vm, disks=DISKS)
+    with frozen_at_the_swap(sites, vm, sync) as job:
+        kill(sites, victim)
+    sites.end(job)
+    sites.expect_home_equals_recovery(vm, disks=DISKS)
+    sites.expect_powers(vm, recovery="off", primary="running")
+    assert [name for name in sites.leftovers() if name.startswith(f".{vm}-")] == []
+
+
+@pytest.mark.parametrize("victim", [None, "appliance", "host"])
+def test_a_cancel_before_the_disks_are_swapped(sites, request, victim):
+    vm = "w" + name_of(request)
+    old = sites.declare(vm, disks=DISKS)
+    with frozen_at_the_swap(sites, vm, "ForDownTime") as job:
+        sites.api.cancel(job)
+        if victim:
+            kill(sites, victim)
+    sites.end(job, "Cancelled")
+    assert sites.digests(vm, sites.home(), DISKS) == old
+    sites.expect_powers(vm, recovery="running", primary="off")
+    assert [name for name in sites.leftovers() if name.startswith(f".{vm}-")] == []
+
+
+@pytest.mark.parametrize("victim", ["appliance", "host"])
+def test_a_kill_while_the_old_disks_are_given_back(sites, request, victim):
+    vm = "b" + name_of(request)
+    old = sites.declare(vm, disks=DISKS)
+    job = sites.api.failover(vm)
+    sites.suspended(job)
+    with frozen(sites.host()):
+        sites.api.cancel(job)
+        sites.wait_task(job, "GiveBackDisks")
+        assert sites.api.job(job)["backhaul"]["currentTask"] == "GiveBackDisks"
+        kill(sites, victim)
+    sites.end(job, "Cancelled")
+    assert sites.digests(vm, sites.home(), DISKS) == old
+    sites.expect_powers(vm, recovery="running", primary="off")
+
+
+@pytest.mark.parametrize("victim", ["appliance", "host"])
+def test_a_kill_while_protection_is_prepared(sites, request, victim):
+    vm = "p" + name_of(request)
+    sites.declare(vm, disks=DISKS, replication_minutes=1)
+    sites.fail_back(vm)
+    sites.end(sites.api.commit(vm))
+    with killed_at(sites, vm, Moment("PrepareReprotect", "describe", "primary"), victim, lambda: sites.api.reprotect(vm)) as job:
+        sites.end(job)
+    assert sites.api.state(vm) == "Protected"
+    sites.expect_home_equals_recovery(vm, disks=DISKS)
+    assert sites.cli("item", "remove", vm, "--wait").returncode == 0
+
+
+@pytest.mark.parametrize("victim", ["appliance", "host"])
+def test_a_kill_while_the_commit_of_the_way_out_is_settled(sites, request, victim):
+    vm = "o" + name_of(request)
+    sites.declare(vm, disks=DISKS, replication_minutes=1)
+    sites.fail_back(vm)
+    sites.end(sites.api.commit(vm))
+    sites.end(sites.api.reprotect(vm))
+    sites.fail_back(vm)
+    sites.expect_powers(vm, recovery="running", primary="off")
+    with killed_at(sites, vm, Moment("SettleCommit", "forget-tokens", "primary"), victim, lambda: sites.api.commit(vm)) as job:
+        sites.end(job)
+    assert sites.api.state(vm) == "FailoverCommitted"
+    sites.expect_home_equals_recovery(vm, disks=DISKS)
+
+
+@pytest.mark.parametrize("victim", ["appliance", "host"])
+def test_a_kill_while_a_plan_commits(sites, request, victim):
+    vm = "q" + name_of(request)
+    plan = f"plan-commit-{victim}"
+    sites.declare(vm, disks={"os": 2 * MIB})
+    sites.api.call("PUT", f"/replicationRecoveryPlans/{plan}", {"properties": {"groups": [{"name": vm, "items": [vm]}]}})
+    sites.fail_back(vm)
+    with sites.recovery.hold(vm, "remove") as held:
+        job = sites.api.verb(f"/replicationRecoveryPlans/{plan}/failoverCommit")
+        held.wait()
+        assert sites.api.job(job)["backhaul"]["currentTask"] == "PlanItems"
+        kill(sites, victim)
+    sites.end(job)
+    assert sites.api.state(vm) == "PlannedFailoverCommitted"
+    sites.expect_powers(vm, recovery="absent", primary="running")
