@@ -1,5 +1,6 @@
 """kill -9 of either daemon in every task of every kind of job: after a restart the job goes on, and contents and states are right. The moment is
 chosen by the job's current task: the example driver is held at a verb of that task, or the transfer is slow."""
+import concurrent.futures
 import contextlib
 import dataclasses
 import pathlib
@@ -266,6 +267,42 @@ def test_a_verb_that_was_recorded_is_carried_out_after_a_kill(sites):
     sites.end(job)
     sites.expect_home_equals_recovery(vm, disks=DISKS)
     assert [entry["actor"] for entry in sites.api.audit(object=f"job/{job}") if "resume" in entry["action"]] == ["admin"]
+
+
+@contextlib.contextmanager
+def held_in_the_checks(sites, vm):
+    """Gives a job that is in PrepareFailover. The verb makes the same checks before it returns: they are let through first."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, sites.home().hold(vm, "preflight") as checks:
+        started = pool.submit(sites.api.failover, vm)
+        checks.wait()
+        with sites.recovery.hold(vm, "describe") as held:
+            checks.release()
+            job = started.result(60)
+            held.wait()
+            assert sites.api.job(job)["backhaul"]["currentTask"] == "PrepareFailover"
+            yield job
+
+
+@pytest.mark.parametrize("victim", ["appliance", "host"])
+def test_a_kill_during_a_job_s_checks(sites, request, victim):
+    vm = "k" + name_of(request)
+    sites.declare(vm, disks=DISKS)
+    with held_in_the_checks(sites, vm) as job:
+        kill(sites, victim)
+    complete(sites, job)
+    sites.expect_home_equals_recovery(vm, disks=DISKS)
+    sites.expect_powers(vm, recovery="off", primary="running")
+
+
+def test_a_cancel_during_a_job_s_checks(sites):
+    vm = "vm-checks-cancelled"
+    old = sites.declare(vm, disks=DISKS)
+    with held_in_the_checks(sites, vm) as job:
+        sites.api.cancel(job)
+    sites.end(job, "Cancelled")
+    assert sites.digests(vm, sites.home(), DISKS) == old
+    sites.expect_powers(vm, recovery="running", primary="off")
+    assert sites.api.state(vm) == "FailoverCommitted"
 
 
 @contextlib.contextmanager
