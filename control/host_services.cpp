@@ -156,7 +156,7 @@ Result<SendResult> HostServices::run_send(const SendCall& call, const std::strin
   spdlog::info("send {}: {} to the appliance's {}, epoch {}", call.id, call.source, call.disk, call.epoch);
   const auto dial = [&](std::chrono::milliseconds timeout) { return offers_.dial(call.id, timeout); };
   auto result = digests_.run(peer + ":" + call.disk, request,
-                                   [&](const SendRequest& ready) { return send_disk(ready, dial, node_.parts); });
+                             [&](const SendRequest& ready) { return send_disk(ready, dial, node_.parts); });
   if (result)
     spdlog::info("send {}: done, {} payload bytes", call.id, result->payload_bytes);
   else
