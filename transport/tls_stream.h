@@ -18,8 +18,8 @@ namespace backhaul {
 inline constexpr std::string_view kAlpnBackhaul = "backhaul/1";
 inline constexpr std::string_view kAlpnHttp = "http/1.1";
 
-// `client` and `server` are nodes, mutual. `api_server` is the HTTP API's listener, where a bearer token says who calls:
-// it offers http/1.1 alone and asks for no certificate.
+// `client` and `server` are nodes, mutual. `api_server` is the HTTP API's listener, where a bearer token says who
+// calls: it offers http/1.1 alone and asks for no certificate.
 enum class TlsRole { client, server, api_server };
 
 // Credentials of a node: DIR/ca.crt, DIR/node.crt, DIR/node.key, and DIR/crl.pem when it is there.
