@@ -113,18 +113,24 @@ Result<pid_t> spawn(const std::vector<std::string>& argv, const Environment& env
   const auto variables = child_environment(environment);
   const auto variable_pointers = pointers(variables);
   const int files[3] = {input, output, errors};
+  BH_TRY(Pipe failure, make_pipe());
   const pid_t parent = ::getpid();
   sigset_t all, before;
   sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);  // no handler of ours may run in the child
-  volatile int failed = 0;
-  const pid_t pid = ::vfork();  // NOLINT(clang-analyzer-security.insecureAPI.vfork)
+  const pid_t pid = ::vfork();                    // NOLINT(clang-analyzer-security.insecureAPI.vfork)
   if (pid == 0) {
-    failed = become(arguments.data(), variable_pointers.data(), files, parent);
+    const int number = become(arguments.data(), variable_pointers.data(), files, parent);
+    (void)!::write(failure.write.get(), &number, sizeof number);
     ::_exit(127);
   }
-  if (pid < 0) failed = errno;
+  int failed = pid < 0 ? errno : 0;
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  // Closed by exec, or written to before the child's end. Not by shared memory: the thread sanitizer makes vfork a
+  // fork.
+  failure.write.reset();
+  int number = 0;
+  if (pid > 0 && ::read(failure.read.get(), &number, sizeof number) == sizeof number) failed = number;
   if (failed != 0) {
     if (pid > 0) ::waitpid(pid, nullptr, 0);
     return make_error(
