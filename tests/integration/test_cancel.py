@@ -7,7 +7,7 @@ import time
 import harness
 import pytest
 import unfinished
-from unfinished import DISK, LIMIT, SOAK, Scenario
+from unfinished import DISK, LIMIT, SOAK, Scenario, arena, disks  # noqa: F401: the last two are fixtures
 
 # Who is killed before the cancel: nobody (the sender goes on sending), the sender, the host agent and the sender, or the
 # host agent alone (the sender is cut off and tries to come back while it is cancelled).
@@ -27,22 +27,6 @@ SCENARIOS = [
     (Scenario("delta", "vhdx", "clone", filesystem="btrfs", lanes=2), "host"),
 ]
 GONE = {"session.cancelled", "session.fenced", "session.unknown"}
-
-
-@pytest.fixture(scope="module")
-def disks(tmp_path_factory, seed):
-    return unfinished.make_disks(tmp_path_factory.mktemp("disks"), seed)
-
-
-@pytest.fixture
-def arena(request, folder, pki):
-    """The scenario's store with a running host agent."""
-    scenario = request.getfixturevalue("scenario")
-    try:
-        with unfinished.store_on(scenario, folder) as store, harness.Host(store, pki) as host:
-            yield host
-    except harness.CannotMount as reason:
-        pytest.skip(f"cannot mount here: {reason}")
 
 
 def send_in_background(host, pki, scenario, disks, limit=LIMIT):

@@ -8,7 +8,7 @@ import harness
 import pytest
 import unfinished
 from harness import BLOCK, MIB
-from unfinished import DISK, LIMIT, SOAK, Scenario
+from unfinished import DISK, LIMIT, SOAK, Scenario, arena, disks  # noqa: F401: the last two are fixtures
 
 SCENARIOS = [
     (Scenario("full", "raw", old=False, lanes=1), "source"),
@@ -25,22 +25,6 @@ SCENARIOS = [
     (Scenario("delta", "vhdx", "clone", filesystem="btrfs", lanes=2), "host"),
     (Scenario("delta", "vhdx-fixed", "clone", filesystem="xfs", lanes=4), "both"),
 ]
-
-
-@pytest.fixture(scope="module")
-def disks(tmp_path_factory, seed):
-    return unfinished.make_disks(tmp_path_factory.mktemp("disks"), seed)
-
-
-@pytest.fixture
-def arena(request, folder, pki):
-    """The scenario's store with a running host agent."""
-    scenario = request.getfixturevalue("scenario")
-    try:
-        with unfinished.store_on(scenario, folder) as store, harness.Host(store, pki) as host:
-            yield host
-    except harness.CannotMount as reason:
-        pytest.skip(f"cannot mount here: {reason}")
 
 
 def cut_off(host, pki, scenario, disks, victim, seconds):

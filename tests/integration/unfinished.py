@@ -11,6 +11,7 @@ import struct
 import time
 
 import harness
+import pytest
 from harness import BLOCK, MIB
 
 EXTENT = 4 * MIB
@@ -226,3 +227,19 @@ def measure_run(host, pki, scenario, disks):
     seconds = time.monotonic() - started
     expect_new_disk(host.store, scenario, disks)
     return seconds
+
+
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory, seed):
+    return make_disks(tmp_path_factory.mktemp("disks"), seed)
+
+
+@pytest.fixture
+def arena(request, folder, pki):
+    """The scenario's store with a running host agent."""
+    scenario = request.getfixturevalue("scenario")
+    try:
+        with store_on(scenario, folder) as store, harness.Host(store, pki) as host:
+            yield host
+    except harness.CannotMount as reason:
+        pytest.skip(f"cannot mount here: {reason}")

@@ -27,6 +27,16 @@ class EnginePlane : public TwoSites {
     EXPECT_TRUE(found) << found.error().to_string();
     return found ? *found : TargetDisk{};
   }
+  // A full round of some seconds, of which a part is done.
+  Result<RoundHandle> start_slowly(const DiskRef& source, const DiskRef& target) {
+    auto slow = round(source, target, 1);
+    slow.sync = DataSync::for_synchronization;
+    slow.limit_bytes_per_s = 2 * kMiB;
+    BH_TRY(const auto handle, plane_->start_round(slow));
+    while (plane_->poll_round(handle)->bytes_done == 0 && plane_->poll_round(handle)->phase == RoundPhase::running)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return handle;
+  }
   std::string old_, now_;
 };
 
@@ -165,13 +175,8 @@ TEST_F(EnginePlane, a_full_round_needs_no_old_disk) {
 }
 
 TEST_F(EnginePlane, a_cancelled_round_writes_nothing_more) {
-  auto slow = round(kHere, kThere, 1);
-  slow.sync = DataSync::for_synchronization;
-  slow.limit_bytes_per_s = 2 * kMiB;
-  const auto handle = plane_->start_round(slow);
+  const auto handle = start_slowly(kHere, kThere);
   ASSERT_TRUE(handle);
-  while (plane_->poll_round(*handle)->bytes_done == 0 && plane_->poll_round(*handle)->phase == RoundPhase::running)
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
   ASSERT_TRUE(plane_->cancel_round(*handle));
   EXPECT_EQ(plane_->poll_round(*handle)->phase, RoundPhase::cancelled);
   plane_->forget_round(*handle);
@@ -180,13 +185,8 @@ TEST_F(EnginePlane, a_cancelled_round_writes_nothing_more) {
 }
 
 TEST_F(EnginePlane, a_cancelled_round_on_the_way_back_is_confirmed_by_the_agent) {
-  auto slow = round(kThere, kHere, 1);
-  slow.sync = DataSync::for_synchronization;
-  slow.limit_bytes_per_s = 2 * kMiB;
-  const auto handle = plane_->start_round(slow);
+  const auto handle = start_slowly(kThere, kHere);
   ASSERT_TRUE(handle);
-  while (plane_->poll_round(*handle)->bytes_done == 0 && plane_->poll_round(*handle)->phase == RoundPhase::running)
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
   ASSERT_TRUE(plane_->cancel_round(*handle));
   EXPECT_EQ(plane_->poll_round(*handle)->phase, RoundPhase::cancelled);
   plane_->forget_round(*handle);
@@ -195,13 +195,8 @@ TEST_F(EnginePlane, a_cancelled_round_on_the_way_back_is_confirmed_by_the_agent)
 }
 
 TEST_F(EnginePlane, an_agent_that_is_restarted_in_the_middle_fails_the_round_and_a_repeated_one_ends_well) {
-  auto slow = round(kThere, kHere, 1);
-  slow.sync = DataSync::for_synchronization;
-  slow.limit_bytes_per_s = 2 * kMiB;
-  const auto handle = plane_->start_round(slow);
+  const auto handle = start_slowly(kThere, kHere);
   ASSERT_TRUE(handle);
-  while (plane_->poll_round(*handle)->bytes_done == 0 && plane_->poll_round(*handle)->phase == RoundPhase::running)
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
   agent_->stop();
   agent_->start();
   const auto failed = wait_for(*handle);
