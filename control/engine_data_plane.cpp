@@ -57,8 +57,6 @@ TargetDisk disk_of(const TargetStatus& status) {
   return disk;
 }
 
-Error at_agent(Error error, const std::string& host) { return std::move(error).with_context("host agent " + host); }
-
 }  // namespace
 
 EngineDataPlane::~EngineDataPlane() {
@@ -236,33 +234,39 @@ void EngineDataPlane::forget_round(RoundHandle handle) noexcept {
 
 // ---- target disks
 
-Result<TargetDisk> EngineDataPlane::query_disk(const DiskRef& target) {
+template <class Local, class Remote>
+auto EngineDataPlane::at_target(const DiskRef& target, const Local& local, const Remote& remote)
+    -> decltype(local(target.path)) {
   if (target.host.empty()) {
     BH_TRY(const auto name, node_.paths.store_name(target.path));
-    BH_TRY(const auto status, node_.store.query(name));
-    return disk_of(status);
+    return local(name);
   }
   BH_TRY(const auto place, url(target));
   BH_TRY(auto* agent, client(target.host));
-  auto status = query_target(place, *agent->tls());
-  if (!status) return at_agent(std::move(status).error(), target.host);
-  return disk_of(*status);
+  auto done = remote(place, *agent->tls());
+  if (!done) return std::move(done).error().with_context("host agent " + target.host);
+  return done;
+}
+
+Result<TargetDisk> EngineDataPlane::query_disk(const DiskRef& target) {
+  BH_TRY(const auto status, at_target(
+                                target, [&](const std::string& name) { return node_.store.query(name); },
+                                [](const TargetUrl& place, TlsContext& tls) { return query_target(place, tls); }));
+  return disk_of(status);
 }
 
 Result<void> EngineDataPlane::swap_disk(const DiskRef& target, std::uint64_t epoch) {
-  if (target.host.empty()) {
-    BH_TRY(const auto name, node_.paths.store_name(target.path));
-    return node_.store.swap(name, wire_epoch(epoch));
-  }
-  BH_TRY(const auto place, url(target));
-  BH_TRY(auto* agent, client(target.host));
-  auto done = swap_target(place, wire_epoch(epoch), *agent->tls());
-  if (!done) return at_agent(std::move(done).error(), target.host);
-  return {};
+  const auto on_wire = wire_epoch(epoch);
+  return at_target(
+      target, [&](const std::string& name) { return node_.store.swap(name, on_wire); },
+      [&](const TargetUrl& place, TlsContext& tls) { return swap_target(place, on_wire, tls); });
 }
 
 Result<void> EngineDataPlane::give_back(const DiskRef& target, std::uint64_t epoch) {
-  const auto undone = cancel_disk(target, epoch);
+  const auto on_wire = wire_epoch(epoch);
+  const auto undone = at_target(
+      target, [&](const std::string& name) { return node_.store.cancel(name, on_wire); },
+      [&](const TargetUrl& place, TlsContext& tls) { return cancel_transfer(place, tls, on_wire); });
   if (undone) return {};
   // The VM ran on the new disk and wrote to it: what was kept no longer gives the old one back, and nobody needs it,
   // since it is the source VM that counts now.
@@ -271,28 +275,11 @@ Result<void> EngineDataPlane::give_back(const DiskRef& target, std::uint64_t epo
   return release_old(target, epoch);
 }
 
-Result<bool> EngineDataPlane::cancel_disk(const DiskRef& target, std::uint64_t epoch) {
-  if (target.host.empty()) {
-    BH_TRY(const auto name, node_.paths.store_name(target.path));
-    return node_.store.cancel(name, wire_epoch(epoch));
-  }
-  BH_TRY(const auto place, url(target));
-  BH_TRY(auto* agent, client(target.host));
-  auto done = cancel_transfer(place, *agent->tls(), wire_epoch(epoch));
-  if (!done) return at_agent(std::move(done).error(), target.host);
-  return *done;
-}
-
 Result<void> EngineDataPlane::release_old(const DiskRef& target, std::uint64_t epoch) {
-  if (target.host.empty()) {
-    BH_TRY(const auto name, node_.paths.store_name(target.path));
-    return node_.store.release(name, wire_epoch(epoch));
-  }
-  BH_TRY(const auto place, url(target));
-  BH_TRY(auto* agent, client(target.host));
-  auto done = release_target(place, wire_epoch(epoch), *agent->tls());
-  if (!done) return at_agent(std::move(done).error(), target.host);
-  return {};
+  const auto on_wire = wire_epoch(epoch);
+  return at_target(
+      target, [&](const std::string& name) { return node_.store.release(name, on_wire); },
+      [&](const TargetUrl& place, TlsContext& tls) { return release_target(place, on_wire, tls); });
 }
 
 // ---- facts

@@ -53,7 +53,9 @@ class EngineDataPlane final : public DataPlane {
                                         const std::atomic<bool>& stop);
   Result<SendResult> follow_agent(HostClient& agent, const std::string& id, const SendTask::Report& report,
                                   const std::atomic<bool>& stop);
-  Result<bool> cancel_disk(const DiskRef& target, std::uint64_t epoch);
+  // One verb on a target disk: in the own store, or by the agent that has it.
+  template <class Local, class Remote>
+  auto at_target(const DiskRef& target, const Local& local, const Remote& remote) -> decltype(local(target.path));
   Result<DiskSample> sample_disk(const DiskRef& disk, const SampleCall& call);
   std::shared_ptr<SendTask> task(RoundHandle handle);
 
