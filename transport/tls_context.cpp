@@ -86,11 +86,21 @@ Result<void> set_policy(SSL_CTX* context, TlsRole& role) {
   return {};
 }
 
+// OpenSSL parses a certificate's extensions when it first needs them and keeps what it found in the certificate, which
+// all handshakes share. Parsed here, by one thread, before any of them: no handshake is the first.
+void parse_extensions(X509_STORE* store) {
+  const STACK_OF(X509_OBJECT)* objects = X509_STORE_get0_objects(store);
+  for (int i = 0; i < sk_X509_OBJECT_num(objects); ++i)
+    if (X509* certificate = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i)); certificate != nullptr)
+      X509_check_purpose(certificate, -1, 0);
+}
+
 Result<void> load_trust(SSL_CTX* context, TlsRole role, const std::filesystem::path& ca) {
   BH_CHECK(check_file(ca));
   if (SSL_CTX_load_verify_file(context, ca.c_str()) != 1) return credentials(ca, take_openssl_error());
   if (role == TlsRole::server) SSL_CTX_set_client_CA_list(context, SSL_load_client_CA_file(ca.c_str()));
 
+  parse_extensions(SSL_CTX_get_cert_store(context));
   const auto crl = ca.parent_path() / "crl.pem";
   std::error_code ignored;
   if (!std::filesystem::exists(crl, ignored)) return {};
