@@ -7,7 +7,9 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import harness
+import harness  # first: it makes the guests' builders importable
+import guest_records
+import qemu_sites as qemu_sites_module
 
 SEED = int(os.environ.setdefault("BACKHAUL_SEED", str(random.SystemRandom().randrange(1 << 32))), 0)
 
@@ -98,3 +100,18 @@ def guests(tmp_path_factory):
     older = harness.build_guest.build(folder / "older.raw", size=160 << 20, seed=SEED, generation="1")
     newer = harness.build_guest.advance(older, folder / "newer.raw", generation="2")
     return older, newer
+
+
+@pytest.fixture(scope="session")
+def record_disks(tmp_path_factory):
+    """The folder with a recording guest's fresh disks, os.raw and data.raw. Read only: copy to change."""
+    folder = tmp_path_factory.mktemp("records")
+    guest_records.build(folder / "os.raw", folder / "data.raw")
+    return folder
+
+
+@pytest.fixture
+def qemu_sites(folder, pki, record_disks):
+    """Both sites with QEMU, and one host agent at home (`make_guest` puts a VM there)."""
+    with qemu_sites_module.QemuSites(folder, pki, record_disks) as made:
+        yield made
