@@ -117,4 +117,5 @@ def server(server_context):
     try:
         yield listener.getsockname()[1]
     finally:
+        listener.shutdown(socket.SHUT_RDWR)  # wakes the accept(), which would take the next listener's connections
         listener.close()

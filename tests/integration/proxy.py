@@ -41,13 +41,17 @@ class Proxy:
     def __enter__(self):
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self._accept, daemon=True)
+        self.acceptor.start()
         return self
 
     def __exit__(self, *_):
         with self.lock:
             self.closing = True
             left = list(self.sockets)
+        # Closing alone does not wake an accept(): it would go on, and take what is meant for the next proxy's listener.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.acceptor.join(30)
         self.listener.close()
         for one in left:
             self._reset(one)

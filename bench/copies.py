@@ -1,0 +1,213 @@
+"""Figures of whole-disk transfers: full copies and deltas, beside the peers, in memory and on the disk."""
+import contextlib
+import json
+import statistics
+
+import bed as beds
+import fio
+import harness
+import peers
+from measure import Contestant, Failed, Sample, alternate, timed
+from rows import cpu_share, figure, must, rate_ceiling, rate_peer, rate_row, target, times_faster
+
+
+def full_copy(bed, where):
+    """All data of a disk of runs and holes to a target. In memory every target is an existing file, because new pages of a tmpfs cost
+    more than the copy; then ours keeps the old content in an undo log, which no peer does. On the disk ours writes a new file."""
+    memory, rounds = where == "memory", bed.sizes.rounds
+    with bed.place(where) as place, ssh_server(place) as ssh:
+        source, other = place.folder / "source.raw", place.store / "disk.raw"
+        size = beds.make_disk(source, bed.sizes.image)
+        options = {"sync": "full", "staging": "undo" if memory else "auto", "compress": "off"}
+        if memory:
+            beds.copy(source, other)
+
+        def fresh(path):
+            def prepare():
+                beds.drop_cache(source)
+                place.forget_digests("disk.raw")
+                if not memory:
+                    path.unlink(missing_ok=True)
+                    with open(path, "wb") as file:
+                        file.truncate(bed.sizes.image)
+            return prepare
+
+        def new_disk():
+            beds.drop_cache(source)
+            place.forget_digests("disk.raw")
+            if not memory:
+                other.unlink(missing_ok=True)
+
+        def ours(verify):
+            def run():
+                return place.send(source, "disk.raw", verified=verify != "none", verify=verify, **options)
+            return run
+
+        prepare = fresh(other)
+        over_tls = [Contestant("qemu-img to qemu-nbd, TLS", lambda: peers.qemu_img(bed, source, other, not memory), prepare),
+                    Contestant("nbdcopy to nbdkit, TLS", lambda: peers.nbdcopy(bed, source, other, not memory), prepare)]
+        rest = [Contestant("cp", lambda: peers.cp(source, other), prepare, "no network, not encrypted"),
+                Contestant("rsync -W over ssh", lambda: peers.rsync_whole(need_ssh(ssh), source, other), prepare)]
+        mix = Contestant("mix", lambda: fio.run(place.folder, [fio.job("in", source, "read", size),
+                                                               fio.job("out", place.folder / "out", "write", size)], size),
+                         lambda: (place.folder / "out").unlink(missing_ok=True))
+        runs = [Contestant("ours", ours("none"), new_disk), Contestant("ours, verified", ours("written"), new_disk)]
+        found = alternate(runs + over_tls + rest + ([] if memory else [mix]), rounds)
+        runs[0].prepare()
+        runs[0].run()
+        beds.expect_equal(source, other)
+    fast = [found[one.name] for one in over_tls]
+    made = []
+    for one in runs:
+        mine = must(found[one.name])
+        aims, ceiling = [], None
+        if one.name == "ours":
+            aims = [target("times the fastest peer with TLS", times_faster(mine, *fast), ">=", 2),
+                    target("of its CPU time", cpu_share(mine, *fast), "<=", 0.5)]
+        if not memory:
+            ceiling = rate_ceiling("fio, the same reads and writes", found["mix"], size)
+        line = rate_row(f"full copy, {where}" + one.name.removeprefix("ours"), mine, size, ceiling=ceiling, targets=aims,
+                        peers=[rate_peer(found[other.name], size) for other in over_tls + rest],
+                        note="GB of data; " + ("in memory, existing targets" if memory else "cold source, new target, durable at the end"))
+        if ceiling and one.name == "ours":
+            line["targets"].append(target("of the ceiling", line["ratio"], ">=", 0.9))
+        made.append(line)
+    return made
+
+
+def ssh_server(place):
+    return peers.Ssh(place.folder) if beds.has("sshd", "ssh", "ssh-keygen") else contextlib.nullcontext()
+
+
+def need_ssh(ssh):
+    if ssh is None:
+        raise beds.Missing("sshd is not installed")
+    return ssh
+
+
+@figure("full-memory")
+def full_memory(bed):
+    return full_copy(bed, "memory")
+
+
+@figure("full-disk")
+def full_disk(bed):
+    return full_copy(bed, "disk")
+
+
+RSYNC_BLOCKS = (16384, 32768, 65536, 131072)
+
+
+def best_block(bed, ssh, source, target, changes, fraction):
+    """rsync's fastest block size here (its limit is 128 KiB), by one run of each."""
+    if bed.sizes.rounds == 1:
+        return 65536
+    walls = {}
+    for block in RSYNC_BLOCKS:
+        changes.make(int(bed.sizes.image * fraction))
+        walls[block] = peers.rsync_delta(ssh, source, target, block).wall_s
+    return min(walls, key=walls.get)
+
+
+def both_digests(place, source, target, size):
+    """The ceiling of a delta: both ends read and digested at the same time, nothing compared or sent."""
+    words = ["sh", "-c", '"$0" digest "$1" --json & "$0" digest "$2" --json && wait', harness.program(), source, target]
+    wall, cpu, out, *_ = timed(words)
+    if out.count("root_digest") != 2:
+        raise Failed(out)
+    return Sample(wall, cpu, size)
+
+
+def delta(bed, fraction, indexed):
+    """Scattered 64 KiB changes over a disk of data in memory; both sides hold the disk. Rates are over the disk's data."""
+    with bed.place("memory") as place, ssh_server(place) as ssh:
+        source, other = place.folder / "source.raw", place.store / "disk.raw"
+        size = beds.make_disk(source, bed.sizes.image)
+        beds.copy(source, other)
+        changes, casync = beds.Changes(source), peers.Casync(place.folder)
+
+        def changed():
+            changes.make(int(size * fraction))
+            if not indexed:
+                place.forget_digests("disk.raw")
+
+        def ours():
+            return place.send(source, "disk.raw", staging="undo", compress="off")
+
+        contestants = [Contestant("ours", ours, changed)]
+        if indexed:
+            ours()  # leaves the index that the next round relies on
+        else:
+            block = best_block(bed, ssh, source, other, changes, fraction) if ssh and beds.has("rsync") else 65536
+            contestants += [
+                Contestant(f"rsync --inplace --no-whole-file -B {block} over ssh",
+                           lambda: peers.rsync_delta(need_ssh(ssh), source, other, block), changed),
+                Contestant("ceiling", lambda: both_digests(place, source, other, size))]
+            if fraction <= 0.01:
+                contestants.append(Contestant("casync make and extract --seed", lambda: casync.delta(source, other),
+                                              lambda: (casync.begin(source), changed()), "no network, not encrypted"))
+        found = alternate(contestants, bed.sizes.rounds)
+        changed()
+        ours()
+        beds.expect_equal(source, other)
+    mine, percent = must(found["ours"]), f"{fraction * 100:g} %"
+    if indexed:
+        return [rate_row(f"delta {percent}, kept digest index", mine, size, note="in memory; source reads, target does not")]
+    rivals = [found[one.name] for one in contestants[1:] if one.name != "ceiling"]
+    line = rate_row(f"delta {percent}", mine, size, ceiling=rate_ceiling("both ends read and digested at once", found["ceiling"], size),
+                    peers=[rate_peer(one, size) for one in rivals], note="in memory; SHA-256 on both ends, target not indexed",
+                    targets=[target("times rsync --inplace", times_faster(mine, rivals[0]), ">=", 4)])
+    line["targets"].append(target("of the ceiling", line["ratio"], ">=", 0.85))
+    return [line]
+
+
+@figure("delta")
+def deltas(bed):
+    return [line for fraction in bed.sizes.deltas for line in delta(bed, fraction, False)]
+
+
+@figure("delta-indexed")
+def deltas_indexed(bed):
+    return [line for fraction in bed.sizes.deltas for line in delta(bed, fraction, True)]
+
+
+@figure("eight-disks")
+def eight_disks(bed):
+    """Four VMs of two disks at once beside one disk of the same bytes; fair when all disks take about as long."""
+    number = bed.sizes.disks
+    with bed.place("memory") as place:
+        each, one, ends = bed.sizes.image // number // beds.MIB * beds.MIB, place.folder / "one.raw", []
+        sources = [place.folder / f"source{at}.raw" for at in range(number)]
+        size = sum(beds.make_disk(source, each, seed=at) for at, source in enumerate(sources))
+        with open(one, "wb") as whole:
+            whole.truncate(each * number)
+        for at, source in enumerate(sources):
+            harness.run("dd", f"if={source}", f"of={one}", "bs=1M", f"seek={at * each // beds.MIB}", "conv=notrunc,sparse")
+        options = {"sync": "full", "compress": "off"}
+
+        def together():
+            sends = [" ".join(harness.send_words(source, place.host.url(f"disk{at}.raw"), bed.pki, options)) + " --json &"
+                     for at, source in enumerate(sources)]
+            wall, cpu, out, *_ = timed(["sh", "-c", "\n".join(sends) + "\nwait"], daemons=[place.host.process.pid])
+            results = [json.loads(text) for text in out.splitlines() if text.startswith("{")]
+            equal = [result for result in results if result.get("root_digest_source") == result.get("root_digest_target", "")]
+            if len(equal) != number:
+                raise Failed(out)
+            ends.append(min(result["seconds"] for result in results) / max(result["seconds"] for result in results))
+            return Sample(wall, cpu, sum(result["payload_bytes"] for result in results))
+
+        def clear():
+            for path in [*place.store.glob("*.raw"), *place.store.glob(".*.digests"), *place.store.glob(".*.last")]:
+                path.unlink()
+
+        found = alternate([Contestant("together", together, clear),
+                           Contestant("alone", lambda: place.send(one, "one.raw", **options), clear)], bed.sizes.rounds)
+        clear()
+        together()
+        for at, source in enumerate(sources):
+            beds.expect_equal(source, place.store / f"disk{at}.raw")
+    mine = must(found["together"])
+    line = rate_row(f"{number} disks at once", mine, size, ceiling=rate_ceiling("one disk of the same data", must(found["alone"]), size),
+                    note=f"in memory, new targets; the quickest disk took {statistics.median(ends):.0%} of the slowest one's time")
+    line["targets"] = [target("of one disk's rate", line["ratio"], ">=", 0.95)]
+    return [line]

@@ -1,0 +1,108 @@
+"""Figures of kernels and stages: by Google Benchmark, random interleaving, medians over its repetitions."""
+import json
+
+import bed as beds
+import fio
+from measure import Contestant, Failed, Sample, alternate, timed
+from rows import figure, must, rate_ceiling, rate_row, row, target
+
+
+def google_benchmark(bed, program, pattern):
+    """{benchmark's name: {"rate": bytes per second, "samples", "counters"}} over the repetitions."""
+    path = bed.beside(program)
+    words = [path, f"--benchmark_filter={pattern}", "--benchmark_format=json", f"--benchmark_repetitions={bed.sizes.rounds}",
+             "--benchmark_enable_random_interleaving=true", f"--benchmark_min_time={bed.sizes.benchmark_s}"]
+    _, _, out, *_ = timed(words)
+    result = json.JSONDecoder().raw_decode(out[out.index("{\n"):])[0]
+    found = {}
+    for one in result["benchmarks"]:
+        if one.get("error_occurred"):
+            raise Failed(f"{program}: {one['name']}: {one.get('error_message')}")
+        if one.get("run_type") == "aggregate":
+            continue
+        entry = found.setdefault(one["run_name"].replace("/real_time", ""), {"rates": [], "cpu": [], "bytes": 0})
+        entry["rates"].append(one["bytes_per_second"])
+        entry["cpu"].append(one.get("cpu_s_per_GB", 0))
+        entry["bytes"] += int(one["bytes_per_second"] * one["real_time"] / 1e9 * one["iterations"])
+    if not found:
+        raise Failed(f"{program} has no benchmark that matches {pattern}")
+    return found
+
+
+def median(values):
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
+
+
+def kernel_row(name, ours, bare, what, aims):
+    rate = median(ours["rates"]) / 1e9
+    ceiling = {"what": what, "value": median(bare["rates"]) / 1e9}
+    return row(name, "GB/s per core", rate, ours["bytes"], ceiling=ceiling, targets=[aim(rate, ceiling["value"]) for aim in aims],
+               cpu_s_per_gb=1 / rate, samples=[value / 1e9 for value in ours["rates"]])
+
+
+@figure("sha256")
+def sha256(bed):
+    found = google_benchmark(bed, "checksum_bench", "^sha256_(multi_buffer|bare_job_loop|one_buffer)/128$")
+    one = median(found["sha256_one_buffer/128"]["rates"]) / 1e9
+    return [kernel_row("sha256", found["sha256_multi_buffer/128"], found["sha256_bare_job_loop/128"],
+                       "multi-buffer library in a bare loop",
+                       [lambda rate, bare: target("of the bare loop", rate / bare, ">=", 0.95),
+                        lambda rate, _: target("times one-buffer OpenSSL", rate / one, ">=", 1.8)])]
+
+
+@figure("crc32c")
+def crc32c(bed):
+    found = google_benchmark(bed, "checksum_bench", "^crc32c_(ours|bare_isal)/(32768|4194304)$")
+    return [kernel_row(f"crc32c {size // 1024} KiB", found[f"crc32c_ours/{size}"], found[f"crc32c_bare_isal/{size}"],
+                       "ISA-L in a bare loop", [lambda rate, bare: target("of the bare loop", rate / bare, ">=", 0.9)])
+            for size in (32768, 4194304)]
+
+
+@figure("stream")
+def stream(bed):
+    """Frames through TLS from one thread to another, both ends' CPU time."""
+    found = google_benchmark(bed, "transport_bench", "^(frames_over_tls/1048576|plain_tcp/262144)")
+    ours, plain = found["frames_over_tls/1048576"], found["plain_tcp/262144"]
+    cpu = median(ours["cpu"])
+    return [row("stream", "GB/s", median(ours["rates"]) / 1e9, ours["bytes"], cpu_s_per_gb=cpu,
+                ceiling={"what": "plain TCP, nothing encrypted", "value": median(plain["rates"]) / 1e9,
+                         "cpu_s_per_gb": median(plain["cpu"])},
+                targets=[target("CPU s per GB, both ends", cpu, "<=", 0.65)], samples=[value / 1e9 for value in ours["rates"]])]
+
+
+def read_and_digest(bed, where):
+    """`backhaul digest` of a disk of data: the lower ceiling of reading (fio) and digesting (a bare loop on every core)."""
+    with bed.place(where) as place:
+        disk = place.folder / "disk.raw"
+        size = beds.make_dense(disk, bed.sizes.image)
+        cores = google_benchmark(bed, "checksum_bench", "^sha256_bare_on_all_cores")
+        digesting = median(next(iter(cores.values()))["rates"]) / 1e9
+
+        def ours():
+            wall, cpu, out, *_ = timed([beds.harness.program(), "digest", disk, "--json"])
+            return Sample(wall, cpu, size if "root_digest" in out else 0)
+
+        found = alternate([Contestant("ours", ours, lambda: beds.drop_cache(disk)),
+                           Contestant("read", lambda: fio.run(place.folder, [fio.job("read", disk, "read", size)], size),
+                                      lambda: beds.drop_cache(disk))], bed.sizes.rounds)
+    mine, reading = must(found["ours"]), rate_ceiling("", found["read"], size)
+    ceiling = {**reading, "what": f"the lower of fio's read and SHA-256 on all cores ({digesting:.2f})"}
+    if "value" in reading:
+        ceiling["value"] = min(reading["value"], digesting)
+        ceiling["what"] = f"the lower of fio's read ({reading['value']:.2f}) and SHA-256 on all cores ({digesting:.2f})"
+    elif where == "memory":
+        ceiling = {"what": f"SHA-256 on all cores; reading: {reading['missing']}", "value": digesting}
+    made = rate_row(f"read and digest, {where}", mine, size, ceiling=ceiling, note="cold" if where == "disk" else "in memory")
+    made["targets"] = [target("of the ceiling", made["ratio"], ">=", 0.9)]
+    return [made]
+
+
+@figure("read-digest-memory")
+def read_digest_memory(bed):
+    return read_and_digest(bed, "memory")
+
+
+@figure("read-digest-disk")
+def read_digest_disk(bed):
+    return read_and_digest(bed, "disk")

@@ -1,0 +1,98 @@
+#!/usr/bin/python3
+"""`./dev bench`: measures every figure beside its ceiling and the peers in one run, prints one table and writes a result file.
+
+    ./dev bench [--quick | --smoke] [--only NAME ...] [--out FILE]   measure (about 15 minutes, 4, or seconds)
+    ./dev bench --compare OLD.json [NEW.json]                        ratios per figure; without NEW.json measures first
+    ./dev bench --plots DIR                                          sweeps as SVG instead of the table
+
+docs/BENCHMARKING.md says what the figures mean and which comparisons mean nothing.
+"""
+import argparse
+import json
+import os
+import pathlib
+import resource
+import sys
+import time
+import traceback
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import bed as beds
+import machine
+import report
+from measure import Failed, Missing
+from rows import FIGURES
+
+import kernels, copies, finals, networks, growth  # noqa: E401,F401  (each registers its figures, in the table's order)
+
+
+def parse(words):
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="smaller disks, about four minutes")
+    size.add_argument("--smoke", action="store_true", help="tiny and once: checks that the figures can be measured, not what they are")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this figure (may be given again): " + ", ".join(FIGURES))
+    parser.add_argument("--rounds", type=int, help="runs of each contestant instead of 5")
+    parser.add_argument("--out", type=pathlib.Path, default=beds.ROOT / "build" / "bench" / "result.json", help="result file")
+    parser.add_argument("--compare", nargs="+", type=pathlib.Path, metavar="FILE", help="an old result, and a new one if there is one")
+    parser.add_argument("--disk", help="a folder on the disk to measure (default: TMPDIR or /var/tmp)")
+    parser.add_argument("--plots", type=pathlib.Path, metavar="DIR", help="draw the sweeps into this folder")
+    options = parser.parse_args(words)
+    for name in options.only:
+        if name not in FIGURES:
+            parser.error(f"no figure '{name}'; there are: {', '.join(FIGURES)}")
+    if options.compare and len(options.compare) > 2:
+        parser.error("--compare takes an old result and at most one new one")
+    return options
+
+
+def own_cpu():
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def measure(options):
+    name = "smoke" if options.smoke else "quick" if options.quick else "full"
+    sizes = {"smoke": beds.SMOKE, "quick": beds.QUICK, "full": beds.FULL}[name]
+    if options.rounds:
+        sizes.rounds = options.rounds
+    started, before, own = time.monotonic(), machine.busy_seconds(), own_cpu()
+    result = {"version": 1, "size": name, "rounds": sizes.rounds, "pid": os.getpid(), "figures": [], "failed": {}}
+    with beds.Bed(sizes, disk_folder=options.disk) as bed:
+        result["machine"] = machine.facts(beds.ROOT, bed.parents)
+        for figure in options.only or FIGURES:
+            began = time.monotonic()
+            try:
+                result["figures"] += [{"figure": figure, **line} for line in FIGURES[figure](bed)]
+            except (Failed, Missing, AssertionError, OSError) as reason:  # the other figures are still worth having
+                result["failed"][figure] = str(reason) or repr(reason)
+                traceback.print_exc()
+            print(f"{figure}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+    seconds, after = time.monotonic() - started, machine.busy_seconds()
+    all_time = seconds * result["machine"]["cores"]
+    result["seconds"] = seconds
+    result["others_share"] = max(0.0, (after["busy"] - before["busy"] - (own_cpu() - own)) / all_time)
+    result["stolen_share"] = max(0.0, (after["stolen"] - before["stolen"]) / all_time)
+    return result
+
+
+def main(words):
+    options = parse(words)
+    if options.plots:
+        import plots
+        return plots.draw(options.plots, beds.QUICK if not options.smoke else beds.SMOKE)
+    if options.compare and len(options.compare) == 2:
+        new = json.loads(options.compare[1].read_text())
+    else:
+        new = measure(options)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(new, indent=1) + "\n")
+        print(report.table(new))
+        print(f"result: {options.out}")
+    if options.compare:
+        text, _ = report.compare(json.loads(options.compare[0].read_text()), new)
+        print(text)
+    return 1 if new["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
