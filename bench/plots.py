@@ -1,11 +1,11 @@
 """Sweeps, drawn as SVG: throughput against lanes, change rate, round-trip time, and rsync's block size; cost against the size of the disk."""
 import statistics
-import sys
 
 import bed as beds
 import copies
 import growth
 import peers
+import svg
 from link import Link
 from measure import Contestant, alternate
 from rows import must
@@ -19,7 +19,7 @@ def sweep_lanes(bed):
         beds.copy(source, place.store / "disk.raw")
 
         def send(lanes):
-            return lambda: place.send(source, "disk.raw", sync="full", staging="undo", compress="off", verify="none", verified=False, lanes=lanes)
+            return lambda: place.send(source, "disk.raw", verified=False, sync="full", staging="undo", compress="off", verify="none", lanes=lanes)
 
         found = alternate([Contestant(str(lanes), send(lanes)) for lanes in (1, 2, 4, 8)], bed.sizes.rounds)
     return [(int(name), size / 1e9 / must(series).wall_s) for name, series in found.items()]
@@ -75,46 +75,22 @@ def sweep_rsync_blocks(bed):
 
 
 def draw(folder, sizes):
-    try:
-        import matplotlib
-    except ImportError:
-        print("python3-matplotlib is not installed: ./dev setup bench", file=sys.stderr)
-        return 1
-    matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "backhaul", "font.size": 9})
-    from matplotlib import pyplot
     folder.mkdir(parents=True, exist_ok=True)
 
-    def plot(name, x, y, lines, logarithmic=False, loglog=False):
-        figure, axes = pyplot.subplots(figsize=(4.6, 2.8))
-        for label, points in lines.items():
-            axes.plot(*zip(*points), marker="o", label=label)
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
-        if logarithmic or loglog:
-            axes.set_xscale("log")
-        if loglog:
-            axes.set_yscale("log")
-        else:
-            axes.set_ylim(bottom=0)
-        if len(lines) > 1:
-            axes.legend()
-        axes.grid(alpha=0.3)
-        figure.tight_layout()
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        print(folder / f"{name}.svg", lines)
+    def plot(name, x, y, lines, **scales):
+        (folder / f"{name}.svg").write_text(svg.plot(x, y, lines, **scales))
+        print(folder / f"{name}.svg", {line: [(one, round(other, 3)) for one, other in points] for line, points in lines.items()}, flush=True)
 
     with beds.Bed(sizes) as bed:
         plot("lanes", "lanes", "GB/s of data", {"full copy": sweep_lanes(bed)})
-        plot("change_rate", "per cent changed", "GB/s of data", sweep_changes(bed), logarithmic=True)
+        plot("change_rate", "per cent changed", "GB/s of data", sweep_changes(bed), log_x=True)
         plot("round_trip_time", "round-trip time, ms", "per cent of the link", {"full copy": sweep_round_trips(bed)})
         blocks = sweep_rsync_blocks(bed)
         if blocks:
             plot("rsync_block", "rsync's block, KiB", "GB/s of data", {"rsync, 1 % changed": blocks})
-        rows = growth.growth(bed)
-        plot("growth", "disk, GiB", "ms", {"delta, same data": [(row["facts"]["disk_bytes"] / beds.GIB, row["value"]) for row in rows]}, loglog=True)
+        rows = [(row["facts"]["disk_bytes"] / beds.GIB, row) for row in growth.growth(bed)]
+        plot("growth", "disk, GiB", "ms", {"delta, same data": [(size, row["value"]) for size, row in rows]}, log_x=True, log_y=True)
         memory = {"host agent": "peak_rss_bytes", "sender": "sender_peak_rss_bytes"}
         plot("memory", "disk, GiB", "peak memory, MiB",
-             {name: [(row["facts"]["disk_bytes"] / beds.GIB, row["facts"][what] / beds.MIB) for row in rows] for name, what in memory.items()},
-             logarithmic=True)
+             {name: [(size, row["facts"][what] / beds.MIB) for size, row in rows] for name, what in memory.items()}, log_x=True)
     return 0
