@@ -148,9 +148,11 @@ class Driver:
 
 
 def alive(pid):
-    """Whether it runs; one that nobody has waited for yet does not."""
+    """Whether it runs, also when only its first thread has ended; one that nobody has waited for yet does not."""
+    process = pathlib.Path(f"/proc/{pid}")
     try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        ended = (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return not ended or len(list((process / "task").iterdir())) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -7,7 +7,7 @@ import guest_records
 
 import harness
 import sites as sites_module
-from qemu_driver import Driver
+from qemu_driver import Driver, alive
 from sites import Sites
 
 MIB = harness.MIB
@@ -80,10 +80,12 @@ class Place(sites_module.Place):
         return self.vms / vm / "console.log"
 
     def qemu_pid(self, vm):
+        """Of the VM's QEMU while that lives."""
         try:
-            return int((self.vms / vm / "qemu.pid").read_text())
+            pid = int((self.vms / vm / "qemu.pid").read_text())
         except (FileNotFoundError, ValueError):
             return None
+        return pid if alive(pid) else None
 
     def kill_all(self):
         for file in self.vms.glob("*/qemu.pid"):

@@ -1,9 +1,12 @@
 """Whole failbacks of real guests: QEMU at both sites, the appliance and a host agent over loopback TLS, and a guest that says which
 of its writes it was told are safe. What it was told is on the disks at home, and it goes on there."""
+import json
+
 import guest_records
 
 import harness
-from qemu_sites import Watch
+from qemu_sites import DISKS, QemuSites, Watch, vm_facts
+from sites import sha256
 
 
 def test_a_guest_fails_back_while_it_writes_and_goes_on_at_home(qemu_sites):
@@ -54,3 +57,20 @@ def test_cancel_after_the_shutdown_brings_the_guest_back_where_it_was(qemu_sites
         away.wait_for(last + 3)
         assert guest_records.starts(away.text()) == [last + 1]
     assert done["state"] == "Succeeded"
+
+
+def test_a_guest_fails_back_to_another_host_than_it_came_from(folder, pki, record_disks):
+    with QemuSites(folder, pki, record_disks, hosts=("hv01", "hv02")) as sites:
+        here, first, other = sites.recovery, sites.home("hv01"), sites.home("hv02")
+        sites.make_guest("web")
+        old = [sha256(first.disks / f"web-{disk}.vhdx") for disk in DISKS]
+        with Watch(here.console("web")) as away, Watch(other.console("web")) as back:
+            away.wait_for(5)
+            sites.fail_back("web", providerIdForAlternateRecovery="hv02", recoveryVmCreationOption="CreateVmIfNotFound")
+            last = back.expect_to_go_on_after(away)
+            made = json.loads((other.vms / "web" / "vm.json").read_text())
+            assert made["vm"]["memory_mib"] == vm_facts("web")["memory_mib"]
+            sites.end(sites.api.commit("web"))
+        sites.expect_records_at_home("web", last, home="hv02")
+        assert [sha256(first.disks / f"web-{disk}.vhdx") for disk in DISKS] == old, "the first location was left alone"
+        assert first.qemu_pid("web") is None
