@@ -21,7 +21,7 @@ namespace {
 // Serves the API until a signal comes; jobs run beside it.
 Result<void> serve(const ApplianceConfig& config, Service& service) {
   BH_TRY(const auto endpoint, parse_endpoint(config.listen));
-  BH_TRY(auto tls, TlsContext::load(TlsRole::api_server, tls_directory(config.tls, "appliance")));
+  BH_TRY(auto tls, TlsContext::load(TlsRole::api_server, tls_directory(config.tls, "appliance"), config.tls_records));
   for (const auto& warning : tls->warnings()) spdlog::warn("{}", warning);
   BH_TRY(auto server, TlsServer::listen(endpoint, tls));
   std::atomic<bool> stopping{false};

@@ -50,7 +50,7 @@ Result<std::unique_ptr<ApplianceWorld>> make_world(const ApplianceConfig& config
   BH_TRY(auto storage, open_linux_storage(config.store));
   BH_TRY(auto paths, SourcePaths::make(config.store, {config.sources.begin(), config.sources.end()}));
   const auto tls_files = tls_directory(config.tls, "appliance");
-  BH_TRY(auto tls, TlsContext::load(TlsRole::client, tls_files));
+  BH_TRY(auto tls, TlsContext::load(TlsRole::client, tls_files, config.tls_records));
   BH_TRY(const auto leftovers, recover_store(*storage));
   for (const auto& leftover : leftovers)
     spdlog::info("unfinished transfer of {} in the own store: {}", leftover.disk, leftover.action);

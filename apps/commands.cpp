@@ -49,6 +49,12 @@ void print_json(const boost::json::object& object) {
   std::fflush(stdout);
 }
 
+Result<TlsRecords> read_tls_records(const std::string& text) {
+  const auto records = parse_tls_records(text);
+  if (records) return *records;
+  return make_error(BaseErrc::invalid_argument, fmt::format("--tls-records '{}': allowed are auto, openssl", text));
+}
+
 std::string tls_directory(const std::string& directory, const std::string& node) {
   std::string chosen = directory;
   if (chosen.empty()) {

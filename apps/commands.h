@@ -40,6 +40,9 @@ void print_json(const boost::json::object& object);
 // certificate (what `pki init` made). Empty: BACKHAUL_TLS, then /etc/backhaul/tls.
 std::string tls_directory(const std::string& directory, const std::string& node);
 
+// The value of --tls-records.
+Result<TlsRecords> read_tls_records(const std::string& text);
+
 // The real queue, hashers, clock and randomness.
 Result<DataplaneParts> real_parts();
 

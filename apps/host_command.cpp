@@ -17,7 +17,7 @@ namespace backhaul {
 namespace {
 
 struct HostOptions {
-  std::string config, listen, store, tls;
+  std::string config, listen, store, tls, tls_records;
 };
 
 // What the command line says comes before what the file says.
@@ -29,6 +29,9 @@ Result<HostConfig> read_config(const HostOptions& options) {
   if (!options.listen.empty()) config.listen = options.listen;
   if (!options.store.empty()) config.store = options.store;
   if (!options.tls.empty()) config.tls = options.tls;
+  if (!options.tls_records.empty()) {
+    BH_TRY(config.tls_records, read_tls_records(options.tls_records));
+  }
   if (config.listen.empty()) config.listen = "0.0.0.0:7443";
   if (config.store.empty())
     return make_error(BaseErrc::invalid_argument, "no store given (--store DIR or store = \"DIR\")");
@@ -45,7 +48,7 @@ Result<void> run_host(const HostOptions& options) {
   const HostClients no_hosts;
   BH_TRY(auto drivers, DriverSet::make(config.drivers, no_hosts, config.store, config.sources));
   const auto tls_files = tls_directory(config.tls, "host");
-  BH_TRY(auto tls, TlsContext::load(TlsRole::server, tls_files));
+  BH_TRY(auto tls, TlsContext::load(TlsRole::server, tls_files, config.tls_records));
   for (const auto& warning : tls->warnings()) spdlog::warn("{}", warning);
   BH_TRY(auto server, TlsServer::listen(endpoint, tls));
   BH_TRY(const auto leftovers, recover_store(*storage));
@@ -83,6 +86,7 @@ void add_host_command(CLI::App& app, Action& action) {
   command->add_option("--listen", options->listen, "ADDRESS:PORT (port 0: the system chooses; printed when ready)");
   command->add_option("--store", options->store, "directory of the target disks; nothing outside is ever touched");
   command->add_option("--tls", options->tls, "directory with ca.crt, node.crt, node.key");
+  command->add_option("--tls-records", options->tls_records, "auto or openssl: whose code makes TLS records");
   command->callback([options, &action] {
     action = [options] {
       spdlog::set_level(std::min(spdlog::get_level(), spdlog::level::info));

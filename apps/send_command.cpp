@@ -15,7 +15,7 @@ namespace {
 
 struct SendOptions {
   std::string source, target, sync = "delta", format, changed, verify = "written", compress = "auto", limit,
-                              staging = "auto", tls;
+                              staging = "auto", tls, tls_records = "auto";
   std::uint32_t lanes = 2;
   bool json = false;
 };
@@ -101,12 +101,17 @@ void print_text(const SendResult& result) {
              result.root_digest_target.empty() ? "- (not computed)" : result.root_digest_target);
 }
 
+Result<std::shared_ptr<TlsContext>> load_tls(const SendOptions& options) {
+  BH_TRY(const auto records, read_tls_records(options.tls_records));
+  return TlsContext::load(TlsRole::client, tls_directory(options.tls, "appliance"), records);
+}
+
 int run_send(const SendOptions& options) {
   auto request = make_request(options);
   if (!request) return print_error(request.error(), options.json);
   auto parts = real_parts();
   if (!parts) return print_error(parts.error(), options.json);
-  auto tls = TlsContext::load(TlsRole::client, tls_directory(options.tls, "appliance"));
+  auto tls = load_tls(options);
   if (!tls) return print_error(tls.error(), options.json);
   ProgressPrinter printer(options.json);
   request->progress = [&](const SendProgress& progress) { printer.update(progress); };
@@ -124,7 +129,7 @@ int run_send(const SendOptions& options) {
 int run_cancel(const SendOptions& options) {
   const auto target = parse_target_url(options.target);
   if (!target) return print_error(target.error(), options.json);
-  auto tls = TlsContext::load(TlsRole::client, tls_directory(options.tls, "appliance"));
+  auto tls = load_tls(options);
   if (!tls) return print_error(tls.error(), options.json);
   const auto cancelled = cancel_transfer(*target, **tls);
   if (!cancelled) return print_error(cancelled.error(), options.json);
@@ -152,6 +157,8 @@ void add_send_command(CLI::App& app, Action& action) {
   command->add_option("--limit", options->limit, "bytes per second; suffixes K, M, G");
   command->add_option("--staging", options->staging, "auto, clone or undo")->capture_default_str();
   command->add_option("--tls", options->tls, "directory with ca.crt, node.crt, node.key");
+  command->add_option("--tls-records", options->tls_records, "auto or openssl: whose code makes TLS records")
+      ->capture_default_str();
   command->add_flag("--json", options->json, "print one JSON object, no progress");
   command->callback([options, &action] { action = [options] { return run_send(*options); }; });
 }

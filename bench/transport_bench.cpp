@@ -1,5 +1,7 @@
 // Codec, CRC and TLS streams over loopback: bytes per second, and CPU seconds per GB of both ends together (the
-// process's). Beside them the ceiling: the same sends over plain TCP, with no TLS.
+// process's). Beside them the ceilings: large sends over plain TCP, and the same with nothing but AES-GCM on both ends.
+// Compare what ran in one process, as medians of several runs that alternate:
+// transport_bench --benchmark_filter=stream --benchmark_repetitions=5 --benchmark_enable_random_interleaving=true
 #include <benchmark/benchmark.h>
 #include <netinet/in.h>
 #include <sys/resource.h>
@@ -11,6 +13,7 @@
 #include <future>
 #include <thread>
 
+#include "transport/aead.h"
 #include "transport/compress.h"
 #include "transport/frame_io.h"
 #include "transport/pki.h"
@@ -70,7 +73,7 @@ class Listener {
 struct TlsPair {
   std::unique_ptr<TlsStream> client, server;
 };
-TlsPair make_tls_pair() {
+TlsPair make_tls_pair(TlsRecords records) {
   static const auto directory = [] {
     std::string pattern = (std::filesystem::temp_directory_path() / "backhaul-bench-XXXXXX").string();
     if (::mkdtemp(pattern.data()) == nullptr || !pki_init(pattern)) std::abort();
@@ -80,8 +83,8 @@ TlsPair make_tls_pair() {
     } remove{pattern};
     return std::filesystem::path(pattern);
   }();
-  static const auto client = must(TlsContext::load(TlsRole::client, directory / "appliance"));
-  static const auto server = must(TlsContext::load(TlsRole::server, directory / "host"));
+  const auto client = must(TlsContext::load(TlsRole::client, directory / "appliance", records));
+  const auto server = must(TlsContext::load(TlsRole::server, directory / "host", records));
   Listener listener;
   auto accepted =
       std::async(std::launch::async, [&] { return must(tls_accept(*server, listener.accept(), seconds(10))); });
@@ -108,8 +111,8 @@ void encode_and_decode_header(benchmark::State& state) {
 BENCHMARK(encode_and_decode_header);
 
 // Frames with payloads of state.range(0) bytes from one thread to another.
-void frames_over_tls(benchmark::State& state) {
-  auto pair = make_tls_pair();
+void frames_over_tls(benchmark::State& state, TlsRecords records) {
+  auto pair = make_tls_pair(records);
   std::thread reader_thread([&] {
     FrameReader reader(*pair.server);
     std::vector<std::byte> place(kMaxPayloadSize);
@@ -139,9 +142,100 @@ void frames_over_tls(benchmark::State& state) {
   reader_thread.join();
   report(state, before, bytes);
 }
-BENCHMARK(frames_over_tls)->Arg(kBlockSize)->Arg(128 * kKiB)->Arg(kMiB)->UseRealTime();
+BENCHMARK_CAPTURE(frames_over_tls, own, TlsRecords::automatic)
+    ->Arg(kBlockSize)
+    ->Arg(128 * kKiB)
+    ->Arg(kMiB)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(frames_over_tls, openssl, TlsRecords::openssl)->Arg(kMiB)->UseRealTime();
 
-void plain_tcp(benchmark::State& state) {
+// The memory that the streams below send from and read to, used in turn as lanes use their buffers.
+constexpr std::size_t kPlace = 8 * kMiB;
+std::vector<std::byte>& place_of(bool sender) {
+  static std::vector<std::byte> places[2] = {std::vector<std::byte>(kPlace, std::byte{0x5A}),
+                                             std::vector<std::byte>(kPlace)};
+  return places[sender ? 0 : 1];
+}
+
+// Bytes alone, without frames and their CRC: state.range(0) a call.
+void stream_over_tls(benchmark::State& state, TlsRecords records) {
+  auto pair = make_tls_pair(records);
+  const auto size = static_cast<std::size_t>(state.range(0));
+  std::thread reader([&] {
+    auto& place = place_of(false);
+    for (std::size_t at = 0;; at = (at + size) % kPlace) {
+      for (std::size_t have = 0; have < size;) {
+        const auto got = pair.server->read_some(MutableBytes(place).subspan(at + have, size - have));
+        if (!got) return;
+        if (*got == 0) must(wait_stream(*pair.server, false, seconds(10)));
+        have += *got;
+      }
+    }
+  });
+  std::uint64_t bytes = 0;
+  const double before = cpu_seconds();
+  for (auto _ : state) {
+    auto rest = Bytes(place_of(true)).subspan(bytes % kPlace, size);
+    while (!rest.empty()) {
+      const auto taken = must(pair.client->write_some(rest));
+      if (taken == 0) must(wait_stream(*pair.client, true, seconds(10)));
+      rest = rest.subspan(taken);
+    }
+    bytes += size;
+  }
+  while (!must(pair.client->flush())) must(wait_stream(*pair.client, true, seconds(10)));
+  pair.client->close();
+  reader.join();
+  report(state, before, bytes);
+}
+BENCHMARK_CAPTURE(stream_over_tls, own, TlsRecords::automatic)->Arg(kMiB)->UseRealTime();
+BENCHMARK_CAPTURE(stream_over_tls, openssl, TlsRecords::openssl)->Arg(kMiB)->UseRealTime();
+
+// The ceiling of the streams above: the same AES-GCM over the same memory in pieces of a record's size, in batches of
+// state.range(0) bytes, blocking, and nothing else: no record headers, no types, no sizes to be found out.
+void stream_of_aead(benchmark::State& state) {
+  constexpr std::size_t kPiece = 16 * kKiB, kSealed = kPiece + 1 + kAeadTagSize;
+  const auto batch = static_cast<std::size_t>(state.range(0)) / kPiece;
+  const std::vector<std::byte> key(16, std::byte{7});
+  const AeadNonce nonce{};
+  Listener listener;
+  UniqueFd client = listener.connect();
+  UniqueFd server = listener.accept();
+  std::thread reader([&] {
+    AesGcm aead(key);
+    std::vector<std::byte> sealed(batch * kSealed);
+    auto& place = place_of(false);
+    std::size_t at = 0;
+    while (::recv(server.get(), sealed.data(), sealed.size(), MSG_WAITALL) == static_cast<ssize_t>(sealed.size())) {
+      for (std::size_t i = 0; i < batch; ++i, at = (at + kPiece) % kPlace) {
+        const auto piece = MutableBytes(sealed).subspan(i * kSealed, kSealed);
+        if (!aead.open(nonce, {}, piece.first(kPiece + 1), MutableBytes(place).subspan(at, kPiece),
+                       piece.last(kAeadTagSize)))
+          std::abort();
+      }
+    }
+  });
+  AesGcm aead(key);
+  std::vector<std::byte> sealed(batch * kSealed);
+  std::uint64_t bytes = 0;
+  const double before = cpu_seconds();
+  for (auto _ : state) {
+    for (std::size_t i = 0; i < batch; ++i, bytes += kPiece)
+      aead.seal(nonce, {}, Bytes(place_of(true)).subspan(bytes % kPlace, kPiece), std::byte{23},
+                MutableBytes(sealed).subspan(i * kSealed, kSealed));
+    for (std::size_t at = 0; at < sealed.size();) {
+      const auto count = ::send(client.get(), sealed.data() + at, sealed.size() - at, MSG_NOSIGNAL);
+      if (count <= 0) std::abort();
+      at += static_cast<std::size_t>(count);
+    }
+  }
+  ::shutdown(client.get(), SHUT_WR);
+  reader.join();
+  report(state, before, bytes);
+}
+BENCHMARK(stream_of_aead)->Arg(256 * kKiB)->Arg(kMiB)->UseRealTime();
+
+void stream_of_tcp(benchmark::State& state) {
   Listener listener;
   UniqueFd client = listener.connect();
   UniqueFd server = listener.accept();
@@ -164,7 +258,7 @@ void plain_tcp(benchmark::State& state) {
   reader.join();
   report(state, before, bytes);
 }
-BENCHMARK(plain_tcp)->Arg(256 * kKiB)->UseRealTime();
+BENCHMARK(stream_of_tcp)->Arg(256 * kKiB)->UseRealTime();
 
 // 0: noise, 1: text.
 void compress_automatic(benchmark::State& state) {

@@ -102,10 +102,17 @@ void read_site(TableReader& t, std::vector<std::string>& networks, std::vector<s
   t.numbers("generations", generations, 1, 2);
 }
 
+void read_tls_records(TableReader& t, TlsRecords& records) {
+  std::string word = "auto";
+  t.choice("tls_records", word, {"auto", "openssl"});
+  if (const auto choice = parse_tls_records(word)) records = *choice;
+}
+
 void read_host(TableReader& t, HostConfig& config) {
   read_endpoint(t, "listen", config.listen, nullptr, Need::optional);
   t.text("store", config.store);
   t.text("tls", config.tls);
+  read_tls_records(t, config.tls_records);
   t.texts("sources", config.sources);
   read_drivers(t, config.drivers);
   read_site(t, config.networks, config.generations);
@@ -158,6 +165,7 @@ void read_pace(TableReader& t, Pace& pace) {
 void read_appliance(TableReader& t, ApplianceConfig& config) {
   read_endpoint(t, "listen", config.listen, nullptr, Need::optional);
   t.text("tls", config.tls, Need::required);
+  read_tls_records(t, config.tls_records);
   t.text("vault", config.vault);
   if (!is_valid_id(config.vault)) t.mistake("vault", "must be 1 to 63 letters, digits, '.', '_' or '-'");
   t.text("state", config.state, Need::required);

@@ -40,6 +40,7 @@ struct HostConfig {
   std::string listen;                // ADDRESS:PORT
   std::string store;                 // directory of the target disks
   std::string tls;                   // ca.crt, node.crt, node.key
+  TlsRecords tls_records = TlsRecords::automatic;
   std::vector<std::string> sources;  // further directories from which disks may be read: where drivers put snapshots
   std::vector<DriverConfig> drivers;
   // What preflight checks a VM against.
@@ -58,6 +59,7 @@ struct TransferConfig {
 struct ApplianceConfig {
   std::string listen = "127.0.0.1:8443";  // of the API, ADDRESS:PORT
   std::string tls;                        // as for host; for the API's listener and for dialling host agents
+  TlsRecords tls_records = TlsRecords::automatic;
   std::string vault = "vault";            // the name in the API's paths
   std::string state;                      // directory of the job store; one appliance at a time
   std::string store;                      // directory below which this site's own disks lie

@@ -83,6 +83,7 @@ Result<void> set_policy(SSL_CTX* context, TlsRole& role) {
   X509_VERIFY_PARAM_set_purpose(SSL_CTX_get0_param(context),
                                 accepts(role) ? X509_PURPOSE_SSL_CLIENT : X509_PURPOSE_SSL_SERVER);
   if (accepts(role)) SSL_CTX_set_alpn_select_cb(context, select_alpn, &role);
+  offer_secrets(context);
   return {};
 }
 
@@ -190,8 +191,10 @@ TlsContext::TlsContext(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TlsContext::~TlsContext() = default;
 const std::vector<std::string>& TlsContext::warnings() const noexcept { return impl_->warnings; }
 
-Result<std::shared_ptr<TlsContext>> TlsContext::load(TlsRole role, const std::filesystem::path& directory) {
+Result<std::shared_ptr<TlsContext>> TlsContext::load(TlsRole role, const std::filesystem::path& directory,
+                                                     TlsRecords records) {
   BH_TRY(auto impl, new_context(role, directory / "ca.crt"));
+  impl->records = records;
   BH_CHECK(load_own(*impl, directory));
   return std::shared_ptr<TlsContext>(new TlsContext(std::move(impl)));
 }

@@ -77,6 +77,14 @@ TransportErrc errc_of_reason(int reason) {
 
 }  // namespace
 
+Error alert_failure(int alert, const std::string& peer) {
+  const auto errc = errc_of_alert(alert);
+  const bool ours = errc >= TransportErrc::tls_certificate_required && errc <= TransportErrc::tls_bad_certificate;
+  const std::string name = SSL_alert_desc_string_long(alert);
+  return make_error(errc, ours ? fmt::format("{} refused our certificate: {}", peer, name)
+                               : fmt::format("{} sent the alert {} ({})", peer, alert, name));
+}
+
 Error tls_failure(SSL* ssl, bool established, const std::string& peer) {
   const auto code = ERR_peek_error();  // the oldest: later ones are its consequences
   const int reason = ERR_GET_LIB(code) == ERR_LIB_SSL ? ERR_GET_REASON(code) : 0;
@@ -86,12 +94,7 @@ Error tls_failure(SSL* ssl, bool established, const std::string& peer) {
 
   // The library numbers the alerts that it received from SSL_AD_REASON_OFFSET on.
   if (reason > SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256) {
-    const int alert = reason - SSL_AD_REASON_OFFSET;
-    const auto errc = errc_of_alert(alert);
-    const bool ours = errc >= TransportErrc::tls_certificate_required && errc <= TransportErrc::tls_bad_certificate;
-    std::string name = SSL_alert_desc_string_long(alert);
-    return make_error(errc, ours ? fmt::format("{} refused our certificate: {}", peer, name)
-                                 : fmt::format("{} sent the alert {} ({})", peer, alert, name));
+    return alert_failure(reason - SSL_AD_REASON_OFFSET, peer);
   }
   if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
     const long result = SSL_get_verify_result(ssl);

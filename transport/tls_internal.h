@@ -7,9 +7,11 @@
 #include <openssl/x509v3.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "transport/record_layer.h"
 #include "transport/tls_stream.h"
 #include "transport/transport_error.h"
 
@@ -27,15 +29,12 @@ using SslCtxPtr = std::unique_ptr<SSL_CTX, OpensslFree<SSL_CTX_free>>;
 using X509Ptr = std::unique_ptr<X509, OpensslFree<X509_free>>;
 using KeyPtr = std::unique_ptr<EVP_PKEY, OpensslFree<EVP_PKEY_free>>;
 
-// Records that one key encrypts. AES-GCM is safe for 2^24.5 of full size (RFC 8446, section 5.5); a disk can be larger
-// than those 362 GiB.
-inline constexpr std::uint64_t kRecordsPerKey = 1ULL << 23;
-
 struct TlsContext::Impl {
   TlsRole role;
   SslCtxPtr context;
   std::vector<std::string> warnings;
-  std::uint64_t records_per_key = kRecordsPerKey;  // tests lower it
+  TlsRecords records = TlsRecords::automatic;
+  RecordLimits limits;  // tests lower them
 };
 
 // The newest entry of this thread's OpenSSL error queue as text, and the queue emptied.
@@ -43,6 +42,20 @@ std::string take_openssl_error();
 
 // The subject's common name; empty when there is none.
 std::string common_name(const X509* certificate);
+
+// What the handshake of one connection agreed on for application data.
+struct TrafficSecrets {
+  TrafficSecret client, server;
+};
+// Lets the connections of `context` give their secrets away. Before any of them is made.
+void offer_secrets(SSL_CTX* context);
+// This one's go to `into`, which outlives the handshake; those of others go nowhere.
+void capture_secrets(SSL* ssl, TrafficSecrets& into);
+// The agreed suite, when it is one whose records can be ours.
+std::optional<RecordSuite> record_suite(const SSL* ssl);
+
+// The Error for an alert of the peer.
+Error alert_failure(int alert, const std::string& peer);
 
 // The Error for a failed SSL call: an alert of the peer, a refused certificate of the peer, or the library's own
 // reason. `established`: the handshake was over for this end. Empties the error queue.

@@ -1,11 +1,13 @@
-// TLS 1.3 with mutual certificates and ALPN over TCP, by OpenSSL. A TlsContext is shared by all threads; a TlsStream
-// belongs to one thread at a time. Records are coalesced into large sends. Nothing here blocks but connect/accept.
+// TLS 1.3 with mutual certificates and ALPN over TCP: the handshake by OpenSSL, the records by libipsec-mb's AES-GCM or
+// by OpenSSL. A TlsContext is shared by all threads; a TlsStream belongs to one thread at a time. Records are coalesced
+// into large sends. Nothing here blocks but connect/accept.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,13 +24,21 @@ inline constexpr std::string_view kAlpnHttp = "http/1.1";
 // calls: it offers http/1.1 alone and asks for no certificate.
 enum class TlsRole { client, server, api_server };
 
+// Who makes the records once the handshake is over. The wire is the same.
+enum class TlsRecords {
+  automatic,  // this program, where the suite is AES-GCM and the CPU has the instructions; OpenSSL elsewhere
+  openssl,
+};
+std::optional<TlsRecords> parse_tls_records(std::string_view text) noexcept;  // "auto", "openssl"
+
 // Credentials of a node: DIR/ca.crt, DIR/node.crt, DIR/node.key, and DIR/crl.pem when it is there.
 // TLS 1.3 only; the peer must present a certificate that the CA signed, is valid now, and carries the
 // extended key usage of its role (serverAuth for who accepts, clientAuth for who dials); api_server asks for none.
 class TlsContext {
  public:
   // Errors name the file that is missing, unreadable, expired, or whose key does not match.
-  static Result<std::shared_ptr<TlsContext>> load(TlsRole role, const std::filesystem::path& directory);
+  static Result<std::shared_ptr<TlsContext>> load(TlsRole role, const std::filesystem::path& directory,
+                                                  TlsRecords records = TlsRecords::automatic);
   // A client without a certificate of its own, for servers that ask for none: trusts `ca`, and crl.pem beside it.
   static Result<std::shared_ptr<TlsContext>> load_ca(const std::filesystem::path& ca);
   ~TlsContext();
@@ -52,6 +62,8 @@ struct Endpoint {
 class TlsStream : public ByteStream {
  public:
   virtual std::string_view alpn() const noexcept = 0;
+  // Whose code makes the records: "libipsec-mb" or "openssl".
+  virtual std::string_view record_layer() const noexcept = 0;
 };
 
 // Resolves, connects and shakes hands, checking that the certificate is for `endpoint.host`. Blocks up to `timeout`.

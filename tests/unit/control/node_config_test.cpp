@@ -10,6 +10,7 @@ namespace {
 constexpr const char* kAppliance = R"(
 listen = "[::1]:8443"
 tls = "tls"
+tls_records = "openssl"
 vault = "lab"
 state = "state"
 store = "disks"
@@ -49,6 +50,7 @@ TEST(NodeConfig, AnApplianceSaysAllThatItNeeds) {
   const auto config = parse_appliance_config(kAppliance, "appliance.toml");
   ASSERT_TRUE(config) << config.error().cause();
   EXPECT_EQ(config->listen, "[::1]:8443");
+  EXPECT_EQ(config->tls_records, TlsRecords::openssl);
   EXPECT_EQ(config->vault, "lab");
   EXPECT_EQ(config->sources, std::vector<std::string>{"vms"});
   ASSERT_EQ(config->hosts.size(), 2u);

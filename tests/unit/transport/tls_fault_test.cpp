@@ -63,18 +63,16 @@ class Proxy {
   std::thread thread_;
 };
 
-class TlsFaultTest : public testing::Test {
+class TlsFaultTest : public testing::TestWithParam<RecordsOfEnds> {
  protected:
   static void SetUpTestSuite() {
     directory_ = std::make_unique<TempDirectory>();
     ASSERT_TRUE(pki_init(directory_->path()));
-    client_ = *TlsContext::load(TlsRole::client, directory_->path() / "appliance");
-    server_ = *TlsContext::load(TlsRole::server, directory_->path() / "host");
   }
-  static void TearDownTestSuite() {
-    client_.reset();
-    server_.reset();
-    directory_.reset();
+  static void TearDownTestSuite() { directory_.reset(); }
+  void SetUp() override {
+    client_ = *TlsContext::load(TlsRole::client, directory_->path() / "appliance", GetParam().client);
+    server_ = *TlsContext::load(TlsRole::server, directory_->path() / "host", GetParam().server);
   }
 
   struct Outcome {
@@ -124,12 +122,12 @@ class TlsFaultTest : public testing::Test {
   }
 
   static std::unique_ptr<TempDirectory> directory_;
-  static std::shared_ptr<TlsContext> client_, server_;
+  std::shared_ptr<TlsContext> client_, server_;
 };
 std::unique_ptr<TempDirectory> TlsFaultTest::directory_;
-std::shared_ptr<TlsContext> TlsFaultTest::client_, TlsFaultTest::server_;
+INSTANTIATE_TEST_SUITE_P(Records, TlsFaultTest, testing::ValuesIn(kAllRecords), name_of);
 
-TEST_F(TlsFaultTest, a_flipped_bit_in_the_data_is_noticed_and_worth_a_retry) {
+TEST_P(TlsFaultTest, a_flipped_bit_in_the_data_is_noticed_and_worth_a_retry) {
   for (const std::uint64_t at : {5'000, 70'000, 200'000}) {
     const auto outcome = run({.flip_at = at});
     EXPECT_TRUE(outcome.established);
@@ -142,7 +140,7 @@ TEST_F(TlsFaultTest, a_flipped_bit_in_the_data_is_noticed_and_worth_a_retry) {
   }
 }
 
-TEST_F(TlsFaultTest, a_flipped_bit_in_the_handshake_gives_no_stream) {
+TEST_P(TlsFaultTest, a_flipped_bit_in_the_handshake_gives_no_stream) {
   for (std::uint64_t at = 0; at < 600; at += 41) {
     const auto outcome = run({.flip_at = at});
     EXPECT_EQ(outcome.server.code().category(), transport_category()) << at << ": " << outcome.server.to_string();
@@ -151,7 +149,7 @@ TEST_F(TlsFaultTest, a_flipped_bit_in_the_handshake_gives_no_stream) {
   }
 }
 
-TEST_F(TlsFaultTest, an_end_without_a_goodbye_is_a_lost_connection) {
+TEST_P(TlsFaultTest, an_end_without_a_goodbye_is_a_lost_connection) {
   for (const bool reset : {false, true}) {
     const auto outcome = run({.cut_at = 100'000, .reset = reset});
     EXPECT_TRUE(outcome.established);
@@ -163,7 +161,7 @@ TEST_F(TlsFaultTest, an_end_without_a_goodbye_is_a_lost_connection) {
   }
 }
 
-TEST_F(TlsFaultTest, a_cut_in_the_handshake_is_a_lost_connection) {
+TEST_P(TlsFaultTest, a_cut_in_the_handshake_is_a_lost_connection) {
   for (const std::uint64_t at : {0, 100, 600}) {
     const auto outcome = run({.cut_at = at});
     EXPECT_EQ(outcome.server, make_error_code(TransportErrc::lost)) << at << ": " << outcome.server.to_string();

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "transport/aead.h"
 #include "transport/transport_error.h"
 
 namespace backhaul::test {
@@ -57,11 +58,20 @@ UniqueFd connect_plain(std::uint16_t port) {
   return socket;
 }
 
+std::string name_of(const testing::TestParamInfo<RecordsOfEnds>& info) {
+  const auto name = [](TlsRecords records) { return records == TlsRecords::automatic ? "own" : "openssl"; };
+  return std::string(name(info.param.client)) + "_to_" + name(info.param.server);
+}
+
+std::string_view layer_of(TlsRecords records) {
+  return records == TlsRecords::automatic && AesGcm::available() ? "libipsec-mb" : "openssl";
+}
+
 Ends shake_hands(const std::filesystem::path& client_directory, const std::filesystem::path& server_directory,
-                 const std::string& host, std::string_view alpn) {
-  auto client_context = TlsContext::load(TlsRole::client, client_directory);
+                 RecordsOfEnds records, const std::string& host, std::string_view alpn) {
+  auto client_context = TlsContext::load(TlsRole::client, client_directory, records.client);
   if (!client_context) return {failed(client_context.error()), failed(client_context.error())};
-  auto server_context = TlsContext::load(TlsRole::server, server_directory);
+  auto server_context = TlsContext::load(TlsRole::server, server_directory, records.server);
   if (!server_context) return {failed(server_context.error()), failed(server_context.error())};
   Listener listener;
   auto server = std::async(std::launch::async, [&]() -> StreamResult {
@@ -69,6 +79,13 @@ Ends shake_hands(const std::filesystem::path& client_directory, const std::files
   });
   auto client = tls_connect(**client_context, {host, listener.port()}, alpn, seconds(10));
   return {std::move(client), server.get()};
+}
+
+Ends shake_hands(TlsContext& client, TlsContext& server) {
+  Listener listener;
+  auto accepted = std::async(std::launch::async, [&] { return tls_accept(server, listener.accept(), seconds(10)); });
+  auto connected = tls_connect(client, {"127.0.0.1", listener.port()}, kAlpnBackhaul, seconds(10));
+  return {std::move(connected), accepted.get()};
 }
 
 Error read_to_error(ByteStream& stream) {

@@ -2,6 +2,8 @@
 // once.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <filesystem>
 #include <future>
 #include <memory>
@@ -45,9 +47,22 @@ struct Ends {
   StreamResult client, server;
 };
 
+// Whose records each end makes: the suites run over each kind, and over both kinds meeting.
+struct RecordsOfEnds {
+  TlsRecords client = TlsRecords::automatic, server = TlsRecords::automatic;
+};
+inline constexpr RecordsOfEnds kAllRecords[] = {{TlsRecords::automatic, TlsRecords::automatic},
+                                                {TlsRecords::openssl, TlsRecords::automatic},
+                                                {TlsRecords::automatic, TlsRecords::openssl},
+                                                {TlsRecords::openssl, TlsRecords::openssl}};
+std::string name_of(const testing::TestParamInfo<RecordsOfEnds>& info);
+// What a stream of that choice says its records are.
+std::string_view layer_of(TlsRecords records);
+
 // Both ends of a handshake over loopback, the server's in a second thread.
 Ends shake_hands(const std::filesystem::path& client_directory, const std::filesystem::path& server_directory,
-                 const std::string& host = "127.0.0.1", std::string_view alpn = kAlpnBackhaul);
+                 RecordsOfEnds records, const std::string& host = "127.0.0.1", std::string_view alpn = kAlpnBackhaul);
+Ends shake_hands(TlsContext& client, TlsContext& server);
 
 // Reads until an error comes, and returns it.
 Error read_to_error(ByteStream& stream);

@@ -96,13 +96,27 @@ class RawPeer {
   SslPtr ssl_;
 };
 
-class TlsRefusalTest : public testing::Test {
+class CredentialsTest : public testing::Test {
  protected:
   void SetUp() override { ASSERT_TRUE(pki_init(pki())); }
   fs::path pki() const { return directory_.path() / "pki"; }
   fs::path client() const { return pki() / "appliance"; }
   fs::path server() const { return pki() / "host"; }
   fs::path made(std::string_view name) const { return directory_.path() / name; }
+
+  TempDirectory directory_;
+};
+
+// Our end's records are ours, or OpenSSL's.
+class TlsRefusalTest : public CredentialsTest, public testing::WithParamInterface<TlsRecords> {
+ protected:
+  static Result<std::shared_ptr<TlsContext>> load(TlsRole role, const fs::path& directory) {
+    return TlsContext::load(role, directory, GetParam());
+  }
+  static Ends meet_each_other(const fs::path& client_directory, const fs::path& server_directory,
+                              const std::string& host = "127.0.0.1", std::string_view alpn = kAlpnBackhaul) {
+    return shake_hands(client_directory, server_directory, {GetParam(), GetParam()}, host, alpn);
+  }
 
   // A server of ours meets a client that is not ours.
   struct Met {
@@ -111,7 +125,7 @@ class TlsRefusalTest : public testing::Test {
   };
   Met meet(int version, const fs::path& client_directory, std::string_view alpn = kAlpnBackhaul,
            TlsRole role = TlsRole::server) {
-    auto context = TlsContext::load(role, server());
+    auto context = load(role, server());
     EXPECT_TRUE(context) << context.error().to_string();
     Listener listener;
     auto accepted =
@@ -122,24 +136,26 @@ class TlsRefusalTest : public testing::Test {
     EXPECT_FALSE(result) << "the server was content";
     return {result ? make_error(BaseErrc::internal) : result.error(), alert};
   }
-
-  TempDirectory directory_;
 };
+INSTANTIATE_TEST_SUITE_P(Records, TlsRefusalTest, testing::Values(TlsRecords::automatic, TlsRecords::openssl),
+                         [](const auto& one) {
+                           return std::string(one.param == TlsRecords::automatic ? "own" : "openssl");
+                         });
 
-TEST_F(TlsRefusalTest, a_client_without_a_certificate) {
+TEST_P(TlsRefusalTest, a_client_without_a_certificate) {
   const auto met = meet(TLS1_3_VERSION, {});
   EXPECT_EQ(met.server, make_error_code(TransportErrc::tls_certificate_required)) << met.server.to_string();
   EXPECT_EQ(met.alert, 116);
 }
 
-TEST_F(TlsRefusalTest, a_client_that_speaks_tls_1_2) {
+TEST_P(TlsRefusalTest, a_client_that_speaks_tls_1_2) {
   const auto met = meet(TLS1_2_VERSION, client());
   EXPECT_EQ(met.server, make_error_code(TransportErrc::tls_protocol_version)) << met.server.to_string();
   EXPECT_EQ(met.alert, 70);
 }
 
-TEST_F(TlsRefusalTest, a_server_that_speaks_tls_1_2) {
-  auto context = TlsContext::load(TlsRole::client, client());
+TEST_P(TlsRefusalTest, a_server_that_speaks_tls_1_2) {
+  auto context = load(TlsRole::client, client());
   ASSERT_TRUE(context);
   Listener listener;
   auto other = std::async(std::launch::async,
@@ -150,7 +166,7 @@ TEST_F(TlsRefusalTest, a_server_that_speaks_tls_1_2) {
   EXPECT_NE(other.get(), 0);
 }
 
-TEST_F(TlsRefusalTest, a_client_with_the_wrong_alpn_or_none) {
+TEST_P(TlsRefusalTest, a_client_with_the_wrong_alpn_or_none) {
   auto met = meet(TLS1_3_VERSION, client(), "h2");
   EXPECT_EQ(met.server, make_error_code(TransportErrc::alpn_mismatch)) << met.server.to_string();
   EXPECT_EQ(met.alert, 120);
@@ -158,8 +174,8 @@ TEST_F(TlsRefusalTest, a_client_with_the_wrong_alpn_or_none) {
   EXPECT_EQ(met.server, make_error_code(TransportErrc::alpn_mismatch)) << met.server.to_string();
 }
 
-TEST_F(TlsRefusalTest, our_client_asks_for_an_alpn_that_is_not_offered) {
-  auto [c, s] = shake_hands(client(), server(), "127.0.0.1", "backhaul/9");
+TEST_P(TlsRefusalTest, our_client_asks_for_an_alpn_that_is_not_offered) {
+  auto [c, s] = meet_each_other(client(), server(), "127.0.0.1", "backhaul/9");
   ASSERT_FALSE(c);
   ASSERT_FALSE(s);
   EXPECT_EQ(c.error(), make_error_code(TransportErrc::alpn_mismatch)) << c.error().to_string();
@@ -168,9 +184,9 @@ TEST_F(TlsRefusalTest, our_client_asks_for_an_alpn_that_is_not_offered) {
 
 // The API's listener
 
-TEST_F(TlsRefusalTest, the_api_server_takes_clients_with_any_certificate_or_none) {
+TEST_P(TlsRefusalTest, the_api_server_takes_clients_with_any_certificate_or_none) {
   ASSERT_TRUE(pki_init(made("other")));
-  auto context = TlsContext::load(TlsRole::api_server, server());
+  auto context = load(TlsRole::api_server, server());
   ASSERT_TRUE(context) << context.error().to_string();
   for (const auto& certificate : {fs::path(), client(), made("other") / "appliance"}) {
     for (const std::string_view alpn : {kAlpnHttp, std::string_view()}) {
@@ -189,19 +205,19 @@ TEST_F(TlsRefusalTest, the_api_server_takes_clients_with_any_certificate_or_none
   }
 }
 
-TEST_F(TlsRefusalTest, the_api_server_offers_neither_lanes_nor_tls_1_2) {
+TEST_P(TlsRefusalTest, the_api_server_offers_neither_lanes_nor_tls_1_2) {
   auto met = meet(TLS1_3_VERSION, client(), kAlpnBackhaul, TlsRole::api_server);
   EXPECT_EQ(met.server, make_error_code(TransportErrc::alpn_mismatch)) << met.server.to_string();
   met = meet(TLS1_2_VERSION, client(), kAlpnHttp, TlsRole::api_server);
   EXPECT_EQ(met.server, make_error_code(TransportErrc::tls_protocol_version)) << met.server.to_string();
 }
 
-TEST_F(TlsRefusalTest, an_api_client_needs_the_ca_alone_and_checks_the_server) {
+TEST_P(TlsRefusalTest, an_api_client_needs_the_ca_alone_and_checks_the_server) {
   ASSERT_TRUE(pki_init(made("other")));
   auto context = TlsContext::load_ca(pki() / "ca.crt");
   ASSERT_TRUE(context) << context.error().to_string();
   const auto dial = [&](TlsRole role, const fs::path& directory) -> Result<void> {
-    auto server_context = TlsContext::load(role, directory);
+    auto server_context = load(role, directory);
     EXPECT_TRUE(server_context);
     Listener listener;
     auto accepted =
@@ -220,9 +236,9 @@ TEST_F(TlsRefusalTest, an_api_client_needs_the_ca_alone_and_checks_the_server) {
   EXPECT_EQ(refused.error(), make_error_code(TransportErrc::tls_certificate_required)) << refused.error().to_string();
 }
 
-TEST_F(TlsRefusalTest, a_server_of_another_ca) {
+TEST_P(TlsRefusalTest, a_server_of_another_ca) {
   ASSERT_TRUE(pki_init(made("other")));
-  auto [c, s] = shake_hands(client(), made("other") / "host");
+  auto [c, s] = meet_each_other(client(), made("other") / "host");
   ASSERT_FALSE(c);
   EXPECT_EQ(c.error(), make_error_code(TransportErrc::tls_unknown_ca)) << c.error().to_string();
   ASSERT_FALSE(s);
@@ -230,11 +246,11 @@ TEST_F(TlsRefusalTest, a_server_of_another_ca) {
   EXPECT_NE(s.error().cause().find("refused our certificate"), std::string::npos) << s.error().cause();
 }
 
-TEST_F(TlsRefusalTest, a_client_of_another_ca) {
+TEST_P(TlsRefusalTest, a_client_of_another_ca) {
   ASSERT_TRUE(pki_init(made("other")));
   // It trusts our CA but has another one's certificate.
   fs::copy_file(client() / "ca.crt", made("other") / "appliance" / "ca.crt", fs::copy_options::overwrite_existing);
-  auto [c, s] = shake_hands(made("other") / "appliance", server());
+  auto [c, s] = meet_each_other(made("other") / "appliance", server());
   ASSERT_FALSE(s);
   EXPECT_EQ(s.error(), make_error_code(TransportErrc::tls_unknown_ca)) << s.error().to_string();
   ASSERT_TRUE(c) << "TLS 1.3: the client does not know yet";
@@ -243,10 +259,10 @@ TEST_F(TlsRefusalTest, a_client_of_another_ca) {
   EXPECT_NE(error.cause().find("refused our certificate"), std::string::npos) << error.cause();
 }
 
-TEST_F(TlsRefusalTest, a_refused_client_learns_why_even_when_it_only_writes) {
+TEST_P(TlsRefusalTest, a_refused_client_learns_why_even_when_it_only_writes) {
   ASSERT_TRUE(pki_init(made("other")));
   fs::copy_file(client() / "ca.crt", made("other") / "appliance" / "ca.crt", fs::copy_options::overwrite_existing);
-  auto [c, s] = shake_hands(made("other") / "appliance", server());
+  auto [c, s] = meet_each_other(made("other") / "appliance", server());
   ASSERT_TRUE(c && !s);
   const std::vector<std::byte> bytes(16 * kMiB);
   const auto written = write_all(**c, bytes);
@@ -254,7 +270,7 @@ TEST_F(TlsRefusalTest, a_refused_client_learns_why_even_when_it_only_writes) {
   EXPECT_EQ(written.error(), make_error_code(TransportErrc::tls_unknown_ca)) << written.error().to_string();
 }
 
-TEST_F(TlsRefusalTest, an_expired_client) {
+TEST_P(TlsRefusalTest, an_expired_client) {
   write_odd_node(pki(), made("expired"), [](X509* node) {
     X509_gmtime_adj(X509_getm_notBefore(node), -7200);
     X509_gmtime_adj(X509_getm_notAfter(node), -3600);
@@ -264,12 +280,12 @@ TEST_F(TlsRefusalTest, an_expired_client) {
   EXPECT_EQ(met.alert, 45);
 }
 
-TEST_F(TlsRefusalTest, an_expired_server) {
+TEST_P(TlsRefusalTest, an_expired_server) {
   write_odd_node(pki(), made("expired"), [](X509* node) {
     X509_gmtime_adj(X509_getm_notBefore(node), -7200);
     X509_gmtime_adj(X509_getm_notAfter(node), -3600);
   });
-  auto context = TlsContext::load(TlsRole::client, client());
+  auto context = load(TlsRole::client, client());
   Listener listener;
   auto other = std::async(std::launch::async,
                           [&] { return RawPeer(false, TLS1_3_VERSION, made("expired"), {}).run(listener.accept()); });
@@ -279,9 +295,9 @@ TEST_F(TlsRefusalTest, an_expired_server) {
   EXPECT_EQ(other.get(), 45);
 }
 
-TEST_F(TlsRefusalTest, a_revoked_client_and_only_that_one) {
+TEST_P(TlsRefusalTest, a_revoked_client_and_only_that_one) {
   write_crl(pki(), server() / "crl.pem", client() / "node.crt");
-  auto [c, s] = shake_hands(client(), server());
+  auto [c, s] = meet_each_other(client(), server());
   ASSERT_FALSE(s);
   EXPECT_EQ(s.error(), make_error_code(TransportErrc::tls_certificate_revoked)) << s.error().to_string();
   ASSERT_TRUE(c);
@@ -290,29 +306,29 @@ TEST_F(TlsRefusalTest, a_revoked_client_and_only_that_one) {
   EXPECT_EQ(error.retry(), Retry::no);
 
   write_crl(pki(), server() / "crl.pem", {});
-  auto again = shake_hands(client(), server());
+  auto again = meet_each_other(client(), server());
   EXPECT_TRUE(again.client && again.server) << "an empty list revokes nobody";
 }
 
-TEST_F(TlsRefusalTest, a_revoked_server) {
+TEST_P(TlsRefusalTest, a_revoked_server) {
   write_crl(pki(), client() / "crl.pem", server() / "node.crt");
-  auto [c, s] = shake_hands(client(), server());
+  auto [c, s] = meet_each_other(client(), server());
   ASSERT_FALSE(c);
   EXPECT_EQ(c.error(), make_error_code(TransportErrc::tls_certificate_revoked)) << c.error().to_string();
   EXPECT_FALSE(s);
 }
 
-TEST_F(TlsRefusalTest, a_server_with_another_name) {
+TEST_P(TlsRefusalTest, a_server_with_another_name) {
   ASSERT_TRUE(pki_issue(pki(), {.name = "elsewhere", .alt_names = {"elsewhere.example", "192.0.2.1"}}));
   for (const char* host : {"127.0.0.1", "localhost"}) {
-    auto [c, s] = shake_hands(client(), pki() / "elsewhere", host);
+    auto [c, s] = meet_each_other(client(), pki() / "elsewhere", host);
     ASSERT_FALSE(c) << host;
     EXPECT_EQ(c.error(), make_error_code(TransportErrc::tls_wrong_host)) << c.error().to_string();
     EXPECT_FALSE(s);
   }
 }
 
-TEST_F(TlsRefusalTest, a_certificate_without_the_extended_usage_of_its_role) {
+TEST_P(TlsRefusalTest, a_certificate_without_the_extended_usage_of_its_role) {
   const auto without_usage = [](X509* node) {
     X509_EXTENSION_free(X509_delete_ext(node, X509_get_ext_by_NID(node, NID_ext_key_usage, -1)));
   };
@@ -330,8 +346,8 @@ TEST_F(TlsRefusalTest, a_certificate_without_the_extended_usage_of_its_role) {
   EXPECT_EQ(met.server, make_error_code(TransportErrc::tls_bad_certificate)) << met.server.to_string();
 }
 
-TEST_F(TlsRefusalTest, a_peer_that_does_not_speak_tls) {
-  auto context = TlsContext::load(TlsRole::server, server());
+TEST_P(TlsRefusalTest, a_peer_that_does_not_speak_tls) {
+  auto context = load(TlsRole::server, server());
   Listener listener;
   auto accepted = std::async(std::launch::async, [&] { return tls_accept(**context, listener.accept(), seconds(10)); });
   const auto socket = connect_plain(listener.port());
@@ -343,8 +359,8 @@ TEST_F(TlsRefusalTest, a_peer_that_does_not_speak_tls) {
   EXPECT_EQ(result.error(), make_error_code(TransportErrc::tls_handshake)) << result.error().to_string();
 }
 
-TEST_F(TlsRefusalTest, a_peer_that_says_nothing_times_out) {
-  auto context = TlsContext::load(TlsRole::server, server());
+TEST_P(TlsRefusalTest, a_peer_that_says_nothing_times_out) {
+  auto context = load(TlsRole::server, server());
   Listener listener;
   const auto socket = connect_plain(listener.port());
   const auto result = tls_accept(**context, listener.accept(), std::chrono::milliseconds(50));
@@ -352,8 +368,8 @@ TEST_F(TlsRefusalTest, a_peer_that_says_nothing_times_out) {
   EXPECT_EQ(result.error().symbol(), "link.timed_out");
 }
 
-TEST_F(TlsRefusalTest, nobody_listens_and_no_such_name) {
-  auto context = TlsContext::load(TlsRole::client, client());
+TEST_P(TlsRefusalTest, nobody_listens_and_no_such_name) {
+  auto context = load(TlsRole::client, client());
   std::uint16_t port = 0;
   { port = Listener().port(); }
   const auto refused = tls_connect(**context, {"127.0.0.1", port}, kAlpnBackhaul, seconds(5));
@@ -366,8 +382,6 @@ TEST_F(TlsRefusalTest, nobody_listens_and_no_such_name) {
               unknown.error().symbol() == "link.unreachable")
       << unknown.error().to_string();
 }
-
-using CredentialsTest = TlsRefusalTest;
 
 TEST_F(CredentialsTest, errors_name_the_file_and_the_reason) {
   const auto cause = [&] {

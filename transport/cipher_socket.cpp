@@ -1,0 +1,73 @@
+#include "transport/cipher_socket.h"
+
+#include <sys/socket.h>
+
+#include <fmt/format.h>
+#include <cerrno>
+
+#include "transport/record_layer.h"
+#include "transport/transport_error.h"
+
+namespace backhaul {
+
+// One whole record more than a batch, so that a record of which the beginning is there leaves room for a batch.
+CipherSocket::CipherSocket(UniqueFd socket, std::string peer)
+    : in(kBatch + kRecordMax), out(kBatch + 2 * kRecordMax), socket_(std::move(socket)), peer_(std::move(peer)) {}
+
+bool CipherSocket::fill() {
+  if (end_of_file_ || receive_errno_ != 0 || !socket_) return false;
+  in.compact();
+  while (in.room() > 0) {
+    const auto got = ::recv(socket_.get(), in.free_space().data(), in.room(), MSG_DONTWAIT);
+    if (got > 0) {
+      in.end += static_cast<std::size_t>(got);
+      received_ += static_cast<std::size_t>(got);
+      return true;
+    }
+    if (got == 0) {
+      end_of_file_ = true;
+      return false;
+    }
+    if (errno == EINTR) continue;
+    if (errno != EAGAIN && errno != EWOULDBLOCK) receive_errno_ = errno;
+    return false;
+  }
+  return false;
+}
+
+bool CipherSocket::drain() {
+  while (!out.empty()) {
+    if (send_errno_ != 0 || !socket_) return false;
+    const auto count = ::send(socket_.get(), out.data(), out.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (count >= 0) {
+      sent_ += static_cast<std::uint64_t>(count);
+      out.drop(static_cast<std::size_t>(count));
+      continue;
+    }
+    if (errno == EINTR) continue;
+    if (errno != EAGAIN && errno != EWOULDBLOCK) send_errno_ = errno;
+    return false;
+  }
+  return true;
+}
+
+void CipherSocket::close() noexcept {
+  if (!socket_) return;
+  ::shutdown(socket_.get(), SHUT_WR);
+  // Closing with unread bytes makes Linux send a reset, which can overtake nothing but is needless noise for the peer.
+  in.begin = in.end = 0;
+  fill();
+  in.begin = in.end = 0;
+  socket_.reset();
+}
+
+Error CipherSocket::broken(int number) const {
+  return make_error(TransportErrc::lost,
+                    fmt::format("{}: {}", peer_, std::error_code(number, std::generic_category()).message()));
+}
+
+Error CipherSocket::ended() const {
+  return make_error(TransportErrc::lost, fmt::format("{} ended the connection without a goodbye", peer_));
+}
+
+}  // namespace backhaul
