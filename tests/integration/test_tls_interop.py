@@ -1,7 +1,6 @@
 """Our TLS streams and OpenSSL's own programs understand each other, whichever end they are, whose records ours are, and
 however often the keys change on the way."""
 import pathlib
-import queue
 import re
 import subprocess
 import threading
@@ -99,7 +98,7 @@ def test_s_client_is_served_and_may_change_keys(pki, records, suite):
             much = lines(4000, 3)
             client.say(much)
             client.wait_for(much[-31:])
-            assert much in client.heard.replace(b"\r", b"") or b"read R BLOCK" in client.heard
+            assert much in client.heard.replace(b"Read BLOCK\n", b"")
             client.say(b"Q\n")
             assert "error" not in client.end()
         assert ours.end().strip() == f"{expected_layer(records, suite)} transport.closed"
@@ -108,7 +107,8 @@ def test_s_client_is_served_and_may_change_keys(pki, records, suite):
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("records", RECORDS)
 def test_s_server_is_dialled_and_may_change_keys(pki, records, suite):
-    with Talker("openssl", "s_server", "-accept", "127.0.0.1:0", *credentials(pki.host), "-Verify", "1",
+    # stdbuf: it keeps what it says of key updates to itself otherwise.
+    with Talker("stdbuf", "-o0", "openssl", "s_server", "-accept", "127.0.0.1:0", *credentials(pki.host), "-Verify", "1",
                 "-ciphersuites", suite) as server:
         port = int(server.wait_for_match(rb"ACCEPT 127\.0\.0\.1:(\d+)"))
         with Talker(TOOL, "dial", pki.appliance, records, port) as ours:
@@ -116,10 +116,10 @@ def test_s_server_is_dialled_and_may_change_keys(pki, records, suite):
             ours.say(much)
             ours.process.stdin.close()  # from here on it reads
             server.wait_for(much[-31:])
-            assert much in server.heard
+            assert much in server.heard.replace(b"Read BLOCK\n", b"")
             for turn, letter in enumerate([b"K", b"k", b"K"]):
                 server.say(letter + b"\n")
-                harness.wait_until(lambda: server.heard.count(b"KEYUPDATE") + server.errors.count(b"KEYUPDATE") > turn,
+                harness.wait_until(lambda: server.heard.count(b"SSL_do_handshake -> 1") > turn,
                                    what="s_server's word that it changed its key")
                 line = b"2 after key update %d\n" % turn
                 server.say(line)
@@ -128,7 +128,8 @@ def test_s_server_is_dialled_and_may_change_keys(pki, records, suite):
             ours.wait_for(lines(4000, 4))
             server.say(b"Q\n")
             server.end()
-            assert ours.end().strip() == f"{expected_layer(records, suite)} transport.closed"
+            # It closes its socket and says no goodbye.
+            assert ours.end().strip() == f"{expected_layer(records, suite)} transport.lost"
 
 
 @pytest.mark.parametrize("records", RECORDS)
