@@ -37,9 +37,9 @@ struct HostAddress {
 
 // Of `backhaul host`. Empty texts: not given; the command line may say more.
 struct HostConfig {
-  std::string listen;                // ADDRESS:PORT
-  std::string store;                 // directory of the target disks
-  std::string tls;                   // ca.crt, node.crt, node.key
+  std::string listen;  // ADDRESS:PORT
+  std::string store;   // directory of the target disks
+  std::string tls;     // ca.crt, node.crt, node.key
   TlsRecords tls_records = TlsRecords::automatic;
   std::vector<std::string> sources;  // further directories from which disks may be read: where drivers put snapshots
   std::vector<DriverConfig> drivers;
@@ -60,10 +60,10 @@ struct ApplianceConfig {
   std::string listen = "127.0.0.1:8443";  // of the API, ADDRESS:PORT
   std::string tls;                        // as for host; for the API's listener and for dialling host agents
   TlsRecords tls_records = TlsRecords::automatic;
-  std::string vault = "vault";            // the name in the API's paths
-  std::string state;                      // directory of the job store; one appliance at a time
-  std::string store;                      // directory below which this site's own disks lie
-  std::vector<std::string> sources;       // as for host
+  std::string vault = "vault";       // the name in the API's paths
+  std::string state;                 // directory of the job store; one appliance at a time
+  std::string store;                 // directory below which this site's own disks lie
+  std::vector<std::string> sources;  // as for host
   std::vector<HostAddress> hosts;
   std::vector<DriverConfig> drivers;
   std::vector<std::string> networks;
