@@ -63,7 +63,8 @@ Result<LaneStatus> SourceLane::step(std::span<const Completion> completions) {
   BH_CHECK(read_frames(progressed));
   BH_CHECK(take_items(progressed));
   BH_CHECK(issue_reads(progressed));
-  if (queue_empty_ && !lane_end_sent_ && (!open_.empty() || !holes_.empty()) &&
+  // Also while the session says `later`: it waits for the very acknowledgements that the target would gather.
+  if ((queue_empty_ || later_) && !lane_end_sent_ && (!open_.empty() || !holes_.empty()) &&
       std::all_of(open_.begin(), open_.end(), [](const auto& entry) { return entry.second->ended; })) {
     writer_.push(make_header(FrameType::lane_end, 0, 0));
     lane_end_sent_ = true;
@@ -209,7 +210,8 @@ Result<void> SourceLane::handle_digests() {
     open.have_target = true;
     for (std::uint32_t b = 0; b < open.blocks; ++b) open.target[b] = open.own[b];  // zero so far
     ready_.push_back(extent);
-    session_.counters().blocks_compared += session_.changed() ? open.listed.count() : open.blocks;
+    if (zero_run || !payload.empty())
+      session_.counters().blocks_compared += session_.changed() ? open.listed.count() : open.blocks;
     if (zero_run) continue;
     if ((header.flags & kFrameResumed) != 0) open.shipped_before = std::min<std::uint32_t>(header.aux, open.blocks);
     if (payload.empty()) {
@@ -269,7 +271,9 @@ Result<void> SourceLane::finish_extent(std::uint64_t extent, Open& open, Bytes p
       open_.erase(extent);
       return {};
     }
-    session_.done(extent, &digest);
+    // Of blocks that are not listed, neither end knows the content: the digest is not the whole extent's.
+    const bool whole = !open.target_unknown || open.listed.count() >= open.blocks;
+    session_.done(extent, whole ? &digest : nullptr);
   }
   if (open.shipped_before > open.changed_blocks)
     session_.counters().resumed_bytes +=

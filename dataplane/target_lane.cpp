@@ -13,7 +13,7 @@ namespace backhaul {
 namespace {
 
 // Frames taken in one step before the lane looks at its completions again.
-constexpr int kFramesPerStep = 32;
+constexpr int kFramesPerStep = 128;
 // Answers that wait for the stream. A correct source has at most kMaxOpenExtents open, each of which has one digests
 // and one extent_done frame at most, and sends few pings; a frame is at most 2.1 KiB, so this is 2 MiB.
 constexpr std::size_t kMaxAnswers = 1024;
@@ -45,6 +45,7 @@ Result<LaneStatus> TargetLane::step(std::span<const Completion> completions) {
   if (session_.revoked()) return session_.revoked_error();
   LaneStatus status;
   bool progressed = false;
+  no_room_ = false;
   auto read = read_frames(progressed);
   if (!read) {
     const bool clean = read.error() == make_error_code(TransportErrc::closed);
@@ -58,7 +59,7 @@ Result<LaneStatus> TargetLane::step(std::span<const Completion> completions) {
   if (checkpoint_due()) BH_CHECK(checkpoint());
   BH_TRY(const bool out, writer_.pump());
   status.want_write = !out;
-  status.want_read = pool_.free_count() > 0 || incoming_.has_value();
+  status.want_read = !no_room_ || pool_.free_count() > 0;
   status.again = progressed && out;
   if (!waiting_.empty() || !waiting_zero_.empty())
     status.wake_after = std::min<Clock::Duration>(
@@ -192,14 +193,38 @@ Result<bool> TargetLane::place_payload() {
     if (header.raw_size != header.length)
       return make_error(TransportErrc::bad_frame, "data of " + std::to_string(header.raw_size) +
                                                       " bytes for a range of " + std::to_string(header.length));
-    if (!incoming_) incoming_ = pool_.take();
-    if (!incoming_) return false;
-    reader_.set_buffer((header.flags & kFrameZstd) != 0 ? compressed_.span() : pool_.at(*incoming_));
+    if (!incoming_) incoming_ = place_for(header.length);
+    no_room_ = !incoming_;
+    if (no_room_) return false;
+    reader_.set_buffer((header.flags & kFrameZstd) != 0
+                           ? compressed_.span()
+                           : pool_.at(incoming_->buffer).subspan(incoming_->at, header.length));
     return true;
   }
   control_.resize(header.payload_size);
   reader_.set_buffer(control_);
   return true;
+}
+
+// Small frames share a buffer: of scattered changes many come before one sync of the undo log has to cover them.
+std::optional<TargetLane::Place> TargetLane::place_for(std::uint64_t length) {
+  const auto needed = align_up(length, kIoAlignment);
+  if (!filling_ || filled_ + needed > kChunkSize) {
+    const auto buffer = pool_.take();
+    if (!buffer) return std::nullopt;
+    if (filling_) release_buffer(*filling_);
+    filling_ = buffer;
+    filled_ = 0;
+    buffer_uses_[*buffer] = 1;
+  }
+  const Place place{*filling_, filled_};
+  ++buffer_uses_[place.buffer];
+  filled_ += needed;
+  if (filled_ + kBlockSize > kChunkSize) {
+    release_buffer(place.buffer);
+    filling_.reset();
+  }
+  return place;
 }
 
 Result<void> TargetLane::handle_frame() {
@@ -272,9 +297,9 @@ Result<void> TargetLane::mark_sent(Work& work, std::uint64_t first, std::uint64_
 
 Result<void> TargetLane::handle_data() {
   const auto& header = reader_.header();
-  const auto buffer = *incoming_;
+  const auto place = *incoming_;
   if ((header.flags & kFrameZstd) != 0)
-    BH_CHECK(decompressor_.decompress(reader_.payload(), pool_.at(buffer).first(header.length)));
+    BH_CHECK(decompressor_.decompress(reader_.payload(), pool_.at(place.buffer).subspan(place.at, header.length)));
   incoming_.reset();
   const auto extent = header.offset / kExtentSize;
   BH_TRY(auto* work, work_for(extent));
@@ -286,7 +311,7 @@ Result<void> TargetLane::handle_data() {
   for (auto b = first; b < end; ++b) work->written.set(b);
   if (!verify_) work->digested = false;
   ++work->writes;
-  pending_.push_back({buffer, header.offset, header.length});
+  pending_.push_back({place, header.offset, header.length});
   return {};
 }
 

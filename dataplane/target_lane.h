@@ -41,6 +41,7 @@ class TargetLane final : public Lane {
     bool ended = false;                     // the source sent extent_end
     bool content_known = true;              // the digests of blocks that are not sent are true
     bool claim_sent = true;                 // false while a claim is being read
+    bool unread = false;                    // claimed, not read: of blocks that are not sent nothing is known
     unsigned claim_reads = 0;
     unsigned writes = 0;  // in flight or pending
     unsigned verify_reads = 0;
@@ -54,8 +55,12 @@ class TargetLane final : public Lane {
     std::uint64_t offset = 0;  // of the disk
     std::uint64_t length = 0;
   };
-  struct PendingWrite {
+  struct Place {
     std::uint32_t buffer;
+    std::uint64_t at;  // in the buffer
+  };
+  struct PendingWrite {
+    Place place;
     std::uint64_t offset, length;
   };
   struct ZeroRun {
@@ -68,6 +73,7 @@ class TargetLane final : public Lane {
   Result<void> complete_claim_read(const Op& op);
   Result<void> read_frames(bool& progressed);
   Result<bool> place_payload();
+  std::optional<Place> place_for(std::uint64_t length);
   Result<void> handle_frame();
   Result<void> handle_data();
   Result<void> handle_zero();
@@ -92,7 +98,9 @@ class TargetLane final : public Lane {
   void mark_nonzero(std::uint64_t extent, Work& work);
   Result<void> start_claim(std::uint64_t extent, std::uint64_t claim_end, std::uint64_t& next);
   Result<bool> issue_claim_reads(std::uint64_t extent, Work& work);
+  bool claim_without_reading(std::uint64_t extent) const;
   void send_digests(std::uint64_t extent, Work& work);
+  void send_no_digests(std::uint64_t extent);
   void send_zero_digests(std::uint64_t first, std::uint64_t count);
 
   Result<void> end_extents();
@@ -123,12 +131,15 @@ class TargetLane final : public Lane {
   AlignedBuffer compressed_;  // a compressed payload on its way in
   AlignedBuffer scratch_;     // content that is looked at and forgotten
   Decompressor decompressor_;
-  std::vector<std::byte> control_;         // payload of an error or ping frame
-  std::optional<std::uint32_t> incoming_;  // buffer of the data frame being received
+  std::vector<std::byte> control_;        // payload of an error or ping frame
+  std::optional<Place> incoming_;         // of the data frame being received
+  std::optional<std::uint32_t> filling_;  // buffer that takes further small frames
+  std::uint64_t filled_ = 0;              // how much of it is taken
+  bool no_room_ = false;                  // a data frame found no buffer in this step
 
   std::vector<Op> ops_;
   std::vector<std::uint32_t> free_ops_;
-  std::vector<std::uint32_t> buffer_uses_;  // writes of one buffer that are in flight
+  std::vector<std::uint32_t> buffer_uses_;  // of each buffer: writes to come or in flight, and one while it is filled
   std::unordered_map<std::uint64_t, std::unique_ptr<Work>> works_;
   std::deque<ByteRange> claims_;
   std::uint64_t reading_claim_ = kNone;  // the extent whose claim reads are not all issued

@@ -84,10 +84,23 @@ Result<void> TargetLane::start_claim(std::uint64_t extent, std::uint64_t claim_e
     return {};
   }
   BH_TRY(auto* work, add_work(extent));
+  if (claim_without_reading(extent)) {
+    work->unread = true;
+    send_no_digests(extent);
+    return {};
+  }
   work->claim_sent = false;
   reading_claim_ = extent;
   reading_at_ = extent * kExtentSize;
   return {};
+}
+
+// The cost of a list of changes must follow the changes: reading an extent of 4 MiB to spare a block of it is worth it
+// only where the digests make the root provable, or where an earlier run shipped the very blocks (acknowledged work is
+// not sent again).
+bool TargetLane::claim_without_reading(std::uint64_t extent) const {
+  if (!session_.takes_changes_unread()) return false;
+  return !session_.resumed() || session_.index().shipped(extent) == 0;
 }
 
 // Issues reads of the extent's data; false when buffers or ops are short, to be continued. Holes keep their zero
@@ -136,6 +149,15 @@ void TargetLane::send_digests(std::uint64_t extent, Work& work) {
     at += sizeof(BlockDigest);
   }
   writer_.push_owned(header, std::move(payload));
+}
+
+void TargetLane::send_no_digests(std::uint64_t extent) {
+  FrameHeader header;
+  header.type = FrameType::digests;
+  header.epoch = session_.epoch();
+  header.offset = extent * kExtentSize;
+  header.length = extent_length(extent);
+  writer_.push(header);
 }
 
 void TargetLane::send_zero_digests(std::uint64_t first, std::uint64_t count) {

@@ -41,7 +41,8 @@ Result<void> TargetLane::record(std::uint64_t extent, const Work& work) {
   const auto shipped =
       static_cast<std::uint8_t>(std::min<std::size_t>(work.shipped_before + work.written.count(), kBlocksPerExtent));
   if (is_recorded(extent, work)) return {};
-  if (!work.digested) return index.store_durable(extent, shipped);
+  const bool all_known = work.digested && (!work.unread || work.sent.count() == work.blocks);
+  if (!all_known) return index.store_durable(extent, shipped);
   if (work.nonzero.none() && shipped == 0) return index.store_zero_run(extent, 1);
   return index.store(extent, work.digests, shipped);
 }

@@ -22,23 +22,23 @@ Result<void> TargetLane::flush_pending() {
   BH_CHECK(session_.disk().file().prepare_write(ranges));
   auto range = ranges.begin();
   for (const auto& write : pending_) {
-    auto content = Bytes(pool_.at(write.buffer).first(write.length));
+    const auto buffer = write.place.buffer;
+    auto content = Bytes(pool_.at(buffer).subspan(write.place.at, write.length));
     auto& work = *works_.at(write.offset / kExtentSize);
     auto offset = write.offset;
     bool first = true;
-    ++buffer_uses_[write.buffer];  // held until all parts are issued
     while (!content.empty()) {
       while (free_ops_.empty() || queue_.in_flight() >= queue_.capacity()) BH_CHECK(wait_for_completions());
-      const auto id = start_op(OpKind::write, write.buffer, write.offset / kExtentSize, offset, range->length);
+      const auto id = start_op(OpKind::write, buffer, write.offset / kExtentSize, offset, range->length);
       queue_.write(session_.disk().file().native(), range->offset, content.first(range->length), id);
-      ++buffer_uses_[write.buffer];
+      ++buffer_uses_[buffer];
       if (!first) ++work.writes;  // one was counted when the frame came
       first = false;
       offset += range->length;
       content = content.subspan(range->length);
       ++range;
     }
-    release_buffer(write.buffer);
+    release_buffer(buffer);  // held since it came, until all parts are issued
   }
   pending_.clear();
   return {};

@@ -92,6 +92,19 @@ OpenedSession finished_answer(const SessionRecord& record) {
   return opened;
 }
 
+bool knows_every_extent(const DigestIndex& index) {
+  for (std::uint64_t extent = 0; extent < extent_count(index.disk_size()); ++extent)
+    if (index.state(extent) != ExtentState::known && index.state(extent) != ExtentState::zero) return false;
+  return true;
+}
+
+// A root is made of the index (or of reading everything), unless verification is off. A resumed run may find extents
+// unknown only because the run before was interrupted in them: those are read, so that the root can be proven again.
+bool can_take_changes_unread(const OpenRequest& request, const StagedDisk& staged) {
+  if (!request.changed_only || staged.fresh_content || request.verify == VerifyMode::full) return false;
+  return request.verify == VerifyMode::none || (!staged.resumed && !knows_every_extent(*staged.index));
+}
+
 }  // namespace
 
 TargetSession::TargetSession(std::string id, std::uint64_t epoch, OpenRequest request, StagedDisk staged)
@@ -100,7 +113,8 @@ TargetSession::TargetSession(std::string id, std::uint64_t epoch, OpenRequest re
       request_(std::move(request)),
       staged_(std::move(staged)),
       disk_size_(staged_.disk->size()),
-      format_(staged_.disk->format()) {}
+      format_(staged_.disk->format()),
+      takes_changes_unread_(can_take_changes_unread(request_, staged_)) {}
 
 Error TargetSession::revoked_error() const {
   return make_error(static_cast<EngineErrc>(why_.load()),

@@ -48,6 +48,9 @@ class TargetSession {
   bool compare() const noexcept {
     return !fresh_content() && (request_.sync == SyncMode::delta || resumed() || request_.changed_only);
   }
+  // Only listed changes come, and no root digest hangs on what lies around them: that is neither read nor recorded
+  // then.
+  bool takes_changes_unread() const noexcept { return takes_changes_unread_; }
   const SessionRecord& record() const noexcept { return staged_.journal->last(); }
 
   // True once a cancel or a newer run took the disk away: lanes stop and write nothing more.
@@ -83,6 +86,7 @@ class TargetSession {
   StagedDisk staged_;
   const std::uint64_t disk_size_;
   const DiskFormat format_;
+  const bool takes_changes_unread_;
   std::atomic<bool> revoked_{false};
   std::atomic<int> why_{static_cast<int>(EngineErrc::session_fenced)};
   mutable std::mutex mutex_;
