@@ -51,6 +51,15 @@ bool CipherSocket::drain() {
   return true;
 }
 
+bool CipherSocket::make_room() {
+  if (out.size() >= kBatch || out.room() < 2 * kRecordMax) drain();
+  if (send_errno_ != 0) return false;
+  // The network took a part of a batch: moving the rest to the front would cost as much as copying it, for nothing, as
+  // it waits for the network anyway. A small rest is moved, so that what comes now needs no send of its own.
+  if (out.room() < 2 * kRecordMax && out.size() <= kBatch / 8) out.compact();
+  return out.room() >= 2 * kRecordMax;
+}
+
 void CipherSocket::close() noexcept {
   if (!socket_) return;
   ::shutdown(socket_.get(), SHUT_WR);

@@ -13,9 +13,9 @@ namespace backhaul {
 
 class CipherSocket {
  public:
-  // Bytes in one send or receive at most. Fewer and larger calls halve what the kernel's part costs; both buffers
-  // together stay in a core's second cache.
-  static constexpr std::size_t kBatch = 256 * kKiB;
+  // Bytes in one send or receive at most. Fewer and larger calls halve what the kernel's part costs; the buffer in use
+  // stays in a core's second cache.
+  static constexpr std::size_t kBatch = 512 * kKiB;
 
   // `peer` is for messages: address and port. `out` has room for kBatch and two whole records, so that the record with
   // which a batch becomes full stands behind it, and one more (an alert, a key update).
@@ -26,6 +26,8 @@ class CipherSocket {
   bool fill();
   // Sends what is in `out`. False: would block, or send_errno().
   bool drain();
+  // Makes room for one more record in `out`, sending when it is full. False: would block, or send_errno().
+  bool make_room();
   // Sends no more and closes without a reset where that can be done.
   void close() noexcept;
 

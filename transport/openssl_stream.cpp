@@ -238,12 +238,8 @@ Result<std::size_t> OpensslStream::read_some(MutableBytes into) {
 
 Result<std::size_t> OpensslStream::write_some(Bytes from) {
   if (error_) return *error_;
-  auto& out = socket_->out;
   std::size_t total = 0;
-  while (total < from.size()) {
-    if (out.size() >= CipherSocket::kBatch) socket_->drain();
-    if (out.room() < 2 * kRecordMax) out.compact();
-    if (out.room() < 2 * kRecordMax || socket_->send_errno() != 0) break;
+  while (total < from.size() && socket_->make_room()) {
     // A record always fits, so OpenSSL never keeps a half-taken one that would bind us to offer the same bytes again.
     std::size_t taken = 0;
     ERR_clear_error();

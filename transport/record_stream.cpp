@@ -87,13 +87,9 @@ Result<std::size_t> RecordStream::read_some(MutableBytes into) {
 
 Result<std::size_t> RecordStream::write_some(Bytes from) {
   if (error_) return *error_;
-  auto& out = socket_->out;
   std::size_t total = 0;
-  while (total < from.size()) {
-    if (out.size() >= CipherSocket::kBatch) socket_->drain();
-    if (out.room() < 2 * kRecordMax) out.compact();
-    if (out.room() < 2 * kRecordMax || socket_->send_errno() != 0) break;
-    const auto taken = channel_.write(from.subspan(total), out);
+  while (total < from.size() && socket_->make_room()) {
+    const auto taken = channel_.write(from.subspan(total), socket_->out);
     if (!taken) return fail(taken.error());
     total += *taken;
   }
