@@ -90,9 +90,13 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
 }
 
 // In the child, between vfork and exec: system calls only, our memory is shared. Returns only when exec failed.
-int become(char* const* arguments, char* const* variables, const int (&files)[3], pid_t parent) {
+int become(char* const* arguments, char* const* variables, const int (&files)[3], pid_t parent, int table_size) {
   for (int number = 0; number < 3; ++number)
     if (files[number] == number ? ::fcntl(number, F_SETFD, 0) < 0 : ::dup2(files[number], number) < 0) return errno;
+  // Nothing else of ours, whatever a library opened how: what outlives us (a hypervisor with its VM) would keep our
+  // port from the next process, and our peers' connections open.
+  if (::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) != 0)
+    for (int number = 3; number < table_size; ++number) ::fcntl(number, F_SETFD, FD_CLOEXEC);
   ::setpgid(0, 0);
   // It ends with us, however we end: a call that outlived us would overlap with its repetition. The signal comes when
   // the calling thread ends, and that thread waits in run_child until the child is gone.
@@ -115,12 +119,13 @@ Result<pid_t> spawn(const std::vector<std::string>& argv, const Environment& env
   const int files[3] = {input, output, errors};
   BH_TRY(Pipe failure, make_pipe());
   const pid_t parent = ::getpid();
+  const int table_size = ::getdtablesize();
   sigset_t all, before;
   sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);  // no handler of ours may run in the child
   const pid_t pid = ::vfork();                    // NOLINT(clang-analyzer-security.insecureAPI.vfork)
   if (pid == 0) {
-    const int number = become(arguments.data(), variable_pointers.data(), files, parent);
+    const int number = become(arguments.data(), variable_pointers.data(), files, parent, table_size);
     (void)!::write(failure.write.get(), &number, sizeof number);
     ::_exit(127);
   }

@@ -13,7 +13,7 @@
 namespace backhaul {
 namespace {
 
-constexpr std::chrono::seconds kQuitPatience{10};
+constexpr std::chrono::seconds kQuitPatience{60};  // it flushes; a machine that is busy takes long over that
 
 std::chrono::milliseconds answer_time(const QemuDriverOptions& options) {
   return std::chrono::seconds(options.timeout_s);

@@ -200,7 +200,7 @@ class Daemon:
 
     def __init__(self):
         self.process, self.port, self.lines = None, 0, []
-        self.ready = threading.Event()
+        self.ready, self.listens = threading.Event(), False
 
     def command(self):
         raise NotImplementedError
@@ -208,11 +208,12 @@ class Daemon:
     def start(self, ready_timeout=30):
         """Starts it, on the port it had before if it ran before, and waits until it says that it listens."""
         self.ready.clear()
+        self.listens = False
         self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                         text=True, errors="replace", bufsize=1)
         self.reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self.reader.start()
-        if not self.ready.wait(ready_timeout) or self.port == 0 or self.process.poll() is not None:
+        if not self.ready.wait(ready_timeout) or not self.listens:
             self.kill()
             raise AssertionError(f"the {self.name} did not get ready:\n{self.log()}")
         return self
@@ -222,7 +223,7 @@ class Daemon:
             self.lines.append(line)
             match = self.READY.search(line)
             if match and not self.ready.is_set():
-                self.port = int(match[2])
+                self.port, self.listens = int(match[2]), True
                 self.ready.set()
         self.ready.set()  # it died: let start() find out
 

@@ -1,8 +1,11 @@
 """Whole failbacks of real guests: QEMU at both sites, the appliance and a host agent over loopback TLS, and a guest that says which
 of its writes it was told are safe. What it was told is on the disks at home, and it goes on there."""
 import json
+import os
+import signal
 
 import guest_records
+import pytest
 
 import harness
 from qemu_sites import DISKS, QemuSites, Watch, vm_facts
@@ -59,6 +62,31 @@ def test_cancel_after_the_shutdown_brings_the_guest_back_where_it_was(qemu_sites
     assert done["state"] == "Succeeded"
 
 
+def test_a_guest_that_finds_no_disk_at_home_is_brought_back_by_undo_and_by_the_commit_policy(qemu_sites):
+    here, home, api = qemu_sites.recovery, qemu_sites.home(), qemu_sites.api
+    rule = {"disk_bus": "scsi", "health": {"console": "BHREC start"}}  # the guest has no driver for that bus
+    qemu_sites.make_guest("web", settings=rule)
+    with Watch(here.console("web")) as away:
+        away.wait_for(3)
+        qemu_sites.fail_back("web", recoveryVmCreationOption="CreateVmIfNotFound")
+        last = away.last()
+        harness.wait_until(lambda: "no data partition" in home.console("web").read_text(errors="replace"), 120, "the guest's complaint")
+        assert api.state("web") == "PlannedFailoverCommitPending"
+        qemu_sites.end(api.cancel_failover("web"), timeout=120)
+        assert home.qemu_pid("web") is None
+        away.wait_for(last + 3)
+        assert guest_records.starts(away.text()) == [last + 1]
+
+        qemu_sites.declare_guest("web", settings=rule, commit_policy={"mode": "undo-after", "minutes": 1})
+        qemu_sites.fail_back("web")
+        last = away.last()
+        harness.wait_until(lambda: api.state("web") == "FailoverCommitted", 120, "the policy's undo")
+        assert any(entry["actor"] == "policy" for entry in api.audit(object="item/web"))
+        assert home.qemu_pid("web") is None
+        away.wait_for(last + 3)
+        assert guest_records.starts(away.text()) == [last + 1]
+
+
 def test_a_guest_fails_back_to_another_host_than_it_came_from(folder, pki, record_disks):
     with QemuSites(folder, pki, record_disks, hosts=("hv01", "hv02")) as sites:
         here, first, other = sites.recovery, sites.home("hv01"), sites.home("hv02")
@@ -74,3 +102,42 @@ def test_a_guest_fails_back_to_another_host_than_it_came_from(folder, pki, recor
         sites.expect_records_at_home("web", last, home="hv02")
         assert [sha256(first.disks / f"web-{disk}.vhdx") for disk in DISKS] == old, "the first location was left alone"
         assert first.qemu_pid("web") is None
+
+
+@pytest.mark.parametrize("moment", ["before its first instruction", "while it boots, and the appliance too"])
+def test_a_host_agent_killed_in_the_guest_s_start_at_home_starts_it_once(folder, pki, record_disks, moment):
+    sites = QemuSites(folder, pki, record_disks)
+    held, launches = folder / "held", folder / "launches"
+    binary = folder / "qemu"  # comes back only when nobody holds it, with QEMU there and its guest stopped
+    binary.write_text(f'#!/bin/sh\nqemu-system-x86_64 "$@" || exit\necho launched >> {launches}\n'
+                      f"while [ -e {held} ]; do sleep 0.02; done\n")
+    binary.chmod(0o755)
+    sites.home().binary = binary
+    with sites:
+        here, home = sites.recovery, sites.home()
+        sites.make_guest("web")
+        with Watch(here.console("web")) as away, Watch(home.console("web")) as back:
+            away.wait_for(3)
+            job = sites.api.failover("web", recoveryVmCreationOption="CreateVmIfNotFound")
+            sites.suspended(job)
+            held.touch()
+            sites.api.resume(job)
+            harness.wait_until(launches.exists, 120, "QEMU at home")
+            if moment == "before its first instruction":
+                sites.host().kill()
+                held.unlink()
+            else:
+                os.kill(sites.appliance.process.pid, signal.SIGSTOP)  # it does not hear that the guest was started
+                held.unlink()
+                harness.wait_until(back.text, 120, "the boot loader's first words")
+                sites.host().kill()
+                sites.appliance.kill()
+                sites.appliance.start()
+            sites.host().start()
+            sites.end(job, timeout=180)
+            last = back.expect_to_go_on_after(away)
+            before = home.vms / "web" / "console.log.1"
+            assert guest_records.starts(before.read_text(errors="replace") if before.exists() else "") == []
+            assert len(launches.read_text().split()) == (2 if moment == "before its first instruction" else 1)
+            sites.end(sites.api.commit("web"))
+        sites.expect_records_at_home("web", last)

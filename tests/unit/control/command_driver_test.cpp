@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -53,6 +54,17 @@ class CommandDriver : public testing::Test {
   }
   fs::path root_;
 };
+
+TEST_F(CommandDriver, AProgramGetsNoneOfOurOtherFiles) {
+  int leaky[2];  // without close-on-exec, as some library opens it
+  ASSERT_EQ(::pipe(leaky), 0);
+  const auto text = "test -e /proc/self/fd/0 && ! test -e /proc/self/fd/" + std::to_string(leaky[1]);
+  const auto outcome = run_child({"/bin/sh", "-c", text}, "", std::chrono::seconds(20));
+  ASSERT_TRUE(outcome);
+  EXPECT_EQ(outcome->exit_status, 0) << outcome->errors;
+  ::close(leaky[0]);
+  ::close(leaky[1]);
+}
 
 TEST_F(CommandDriver, GivesTheRequestOnStdinAndTheVerbAsLastArgument) {
   auto driver = shell("cat > " + (root_ / "in").string() + "; echo $1 > " + (root_ / "verb").string() +
