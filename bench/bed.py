@@ -45,7 +45,7 @@ FULL = Sizes(5, 2 * GIB, (0.01, 0.1), (1 * MIB, 16 * MIB, 256 * MIB, 1 * GIB), 4
              (32 * MIB, 192 * MIB), (0.05, 0.2), (GIB, 64 * GIB, TIB, 16 * TIB), 64 * MIB, 8, 0.3)
 QUICK = Sizes(5, 512 * MIB, (0.01, 0.1), (1 * MIB, 16 * MIB, 128 * MIB), GIB, (GIB, 64 * GIB, TIB), 40_000_000,
               (16 * MIB, 96 * MIB), (0.05, 0.2), (GIB, TIB, 16 * TIB), 32 * MIB, 8, 0.1)
-SMOKE = Sizes(1, 24 * MIB, (0.1,), (1 * MIB, 4 * MIB), 16 * MIB, (16 * MIB, GIB), 40_000_000, (1 * MIB, 3 * MIB), (0.02,),
+SMOKE = Sizes(1, 24 * MIB, (0.01,), (1 * MIB, 4 * MIB), 16 * MIB, (16 * MIB, GIB), 40_000_000, (1 * MIB, 3 * MIB), (0.02,),
               (GIB, 16 * TIB), 4 * MIB, 2, 0.01)
 
 

@@ -119,7 +119,7 @@ class Series:
 
 def alternate(contestants, rounds):
     """Lets all run in turn, `rounds` times, each round beginning with another. Returns {name: Series}. One that is not installed or
-    fails (a peer may) is left out of the next rounds and says why."""
+    fails is left out of the next rounds and says why: a peer may, and for what must not there is rows.must()."""
     found = {one.name: Series(one.name, note=one.note) for one in contestants}
     for number in range(rounds):
         first = number % len(contestants)
@@ -131,6 +131,6 @@ def alternate(contestants, rounds):
                 if one.prepare:
                     one.prepare()
                 series.samples.append(one.run())
-            except Missing as reason:
-                series.missing = str(reason)
+            except (Missing, Failed) as reason:
+                series.samples, series.missing = [], str(reason)
     return found

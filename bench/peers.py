@@ -12,7 +12,7 @@ import time
 
 import bed as beds
 import harness
-from measure import Sample, cpu_of, timed
+from measure import Failed, Sample, timed
 
 
 def free_port():
@@ -29,11 +29,11 @@ def daemon(command, port, env=None):
         deadline = time.monotonic() + 30
         while True:
             if process.poll() is not None:
-                raise harness.SendFailed(subprocess.CompletedProcess(command, process.returncode, "", process.stderr.read().decode()))
+                raise Failed(f"{command[0]}: exit {process.returncode}: {process.stderr.read().decode()[-500:]}")
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
                 break
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{command[0]} does not listen")
+                raise Failed(f"{command[0]} does not listen")
             time.sleep(0.02)
         yield process.pid
     finally:
@@ -155,7 +155,7 @@ class Casync:
             self.make(source)
 
     def make(self, source):
-        return timed(["casync", "make", "--with=none", f"--store={self.folder}/chunks", self.folder / "disk.caibx", source])
+        return timed(["casync", "make", f"--store={self.folder}/chunks", self.folder / "disk.caibx", source])
 
     def delta(self, source, target):
         self.begin(source)

@@ -47,6 +47,18 @@ def table(result):
     return "\n".join(lines)
 
 
+BEGIN, END = "<!-- the table begins -->\n", "<!-- the table ends -->\n"
+
+
+def into_document(text, result):
+    """The document's text with its table replaced by the result's; it says under which conditions it was measured."""
+    before, _, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError("the document has no place for the table")
+    return f"{before}{BEGIN}\n```text\n{table(result)}\n```\n\n{END}{after}"
+
+
 FELL = 0.95
 
 

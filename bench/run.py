@@ -3,6 +3,7 @@
 
     ./dev bench [--quick | --smoke] [--only NAME ...] [--out FILE]   measure (about 15 minutes, 4, or seconds)
     ./dev bench --compare OLD.json [NEW.json]                        ratios per figure; without NEW.json measures first
+    ./dev bench --document                                           the table goes into docs/BENCHMARKING.md, too
     ./dev bench --plots DIR                                          sweeps as SVG instead of the table
 
 docs/BENCHMARKING.md says what the figures mean and which comparisons mean nothing.
@@ -36,6 +37,7 @@ def parse(words):
     parser.add_argument("--out", type=pathlib.Path, default=beds.ROOT / "build" / "bench" / "result.json", help="result file")
     parser.add_argument("--compare", nargs="+", type=pathlib.Path, metavar="FILE", help="an old result, and a new one if there is one")
     parser.add_argument("--disk", help="a folder on the disk to measure (default: TMPDIR or /var/tmp)")
+    parser.add_argument("--document", action="store_true", help="write the table into docs/BENCHMARKING.md as well")
     parser.add_argument("--plots", type=pathlib.Path, metavar="DIR", help="draw the sweeps into this folder")
     options = parser.parse_args(words)
     for name in options.only:
@@ -88,6 +90,9 @@ def main(words):
         options.out.write_text(json.dumps(new, indent=1) + "\n")
         print(report.table(new))
         print(f"result: {options.out}")
+    if options.document:
+        document = beds.ROOT / "docs" / "BENCHMARKING.md"
+        document.write_text(report.into_document(document.read_text(), new))
     if options.compare:
         text, _ = report.compare(json.loads(options.compare[0].read_text()), new)
         print(text)
