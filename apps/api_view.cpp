@@ -70,6 +70,39 @@ void print_rounds(const boost::json::value& job) {
   }
 }
 
+// "6.2 s: shutdown 0.1, delta 0.4, ...", from an object with `seconds` and `parts`.
+std::string downtime_text(const boost::json::value& downtime) {
+  if (find_part(downtime, "/seconds") == nullptr) return {};
+  auto text = fmt::format("{:.2f} s:", number_part(downtime, "/seconds"));
+  const char* comma = " ";
+  for (const char* part : {"shutdown", "delta", "verify", "swap", "wait", "start", "boot"}) {
+    const auto key = fmt::format("/parts/{}Seconds", part);
+    if (find_part(downtime, key) == nullptr) continue;
+    text += fmt::format("{}{} {:.2f}", comma, part, number_part(downtime, key));
+    comma = ", ";
+  }
+  return text;
+}
+
+void print_downtime(const boost::json::value& job) {
+  const auto* downtime = find_part(job, "/properties/backhaul/downtime");
+  if (downtime == nullptr) {
+    print_fact("projected downtime", seconds_text(job, "/properties/backhaul/projectedDowntimeSeconds"));
+    return;
+  }
+  if (const auto* projected = find_part(*downtime, "/projected"))
+    print_fact("projected downtime", downtime_text(*projected));
+  print_fact("downtime", downtime_text(*downtime));
+  const auto until = text_part(*downtime, "/until");
+  if (until.empty()) return;
+  const bool from_write = text_part(*downtime, "/from") == "LastWrite";
+  print_fact("  measured",
+             fmt::format("from {} to {}", from_write ? "the source's last write" : "the shutdown's request",
+                         until == "FirstWrite" ? "the target's first write" : "the VM's start"));
+  const auto why = text_part(*downtime, "/whyNoFirstWrite");
+  if (!why.empty()) print_fact("  not to the first write", why);
+}
+
 }  // namespace
 
 void print_table(const std::vector<std::vector<std::string>>& rows) {
@@ -154,8 +187,7 @@ void print_job(const boost::json::value& job) {
   print_fact("ended", text_part(job, "/properties/endTime"));
   print_fact("started by", text_part(job, "/properties/backhaul/startedBy"));
   print_fact("next delta", bytes_text(job, "/properties/backhaul/nextDeltaBytes"));
-  print_fact("projected downtime", seconds_text(job, "/properties/backhaul/projectedDowntimeSeconds"));
-  print_fact("downtime", seconds_text(job, "/properties/backhaul/downtimeSeconds"));
+  print_downtime(job);
   print_fact("allowed", joined(array_part(job, "/properties/allowedActions")));
   for (const auto& task : array_part(job, "/properties/tasks")) {
     const auto detail = text_part(task, "/stateDescription");
@@ -221,6 +253,8 @@ std::string job_summary(const boost::json::value& job) {
                   text_part(job, "/properties/targetObjectName"), state);
   const auto waiting = text_part(job, "/properties/backhaul/waitingFor");
   if (state == "Suspended" && !waiting.empty()) line += ", waits for " + waiting;
+  const auto downtime = seconds_text(job, "/properties/backhaul/downtimeSeconds");
+  if (state == "Succeeded" && !downtime.empty()) line += ", downtime " + downtime;
   if (state == "InProgress" || state == "Failed") line += " in " + text_part(job, "/properties/backhaul/currentTask");
   return line;
 }

@@ -9,8 +9,8 @@ namespace {
 class SystemClock final : public Clock {
  public:
   Duration now() const override { return std::chrono::steady_clock::now().time_since_epoch(); }
-  std::int64_t unix_time_s() const override {
-    return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+  std::int64_t unix_time_ms() const override {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
         .count();
   }
   void sleep_for(Duration duration) override { std::this_thread::sleep_for(duration); }

@@ -13,8 +13,9 @@ class Clock {
   virtual ~Clock() = default;
   // Monotonic; for intervals and deadlines only.
   virtual Duration now() const = 0;
-  // Wall clock, seconds since 1970 UTC; for records only.
-  virtual std::int64_t unix_time_s() const = 0;
+  // Wall clock, since 1970 UTC; for records only.
+  virtual std::int64_t unix_time_ms() const = 0;
+  std::int64_t unix_time_s() const { return unix_time_ms() / 1000; }
   virtual void sleep_for(Duration duration) = 0;
 };
 

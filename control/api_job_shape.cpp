@@ -103,7 +103,8 @@ json::object round_json(const RoundState& round) {
                        {"payloadBytes", disk.payload_bytes},
                        {"wireBytes", disk.wire_bytes},
                        {"resumedBytes", disk.resumed_bytes},
-                       {"seconds", disk.seconds}};
+                       {"seconds", disk.seconds},
+                       {"verifySeconds", disk.verify_seconds}};
     put_text(shape, "rootDigestSource", disk.root_digest_source);
     put_text(shape, "rootDigestTarget", disk.root_digest_target);
     disks.push_back(std::move(shape));
@@ -127,6 +128,25 @@ bool moves_data(JobKind kind) {
   return kind == JobKind::planned_failover || kind == JobKind::reprotect || kind == JobKind::replication;
 }
 
+// A downtime that has begun, as far as it has come, beside what was projected when Complete Failover was said.
+json::object downtime_json(const Job& job) {
+  const auto& moments = job.moments;
+  const auto began = downtime_began_unix_ms(moments), ended = downtime_ended_unix_ms(moments);
+  const bool boot_known = moments.first_write_unix_ms != 0;
+  json::object shape{{"from", moments.last_write_unix_ms == began ? "LastWrite" : "ShutdownRequest"}};
+  shape["fromTime"] = iso_time_ms(began);
+  if (job.downtime_s > 0) {
+    shape["until"] = boot_known ? "FirstWrite" : "Start";
+    shape["untilTime"] = iso_time_ms(ended);
+    shape["seconds"] = job.downtime_s;
+    shape["parts"] = downtime_parts_json(downtime_parts(moments), boot_known);
+    if (boot_known) shape["unsureSeconds"] = static_cast<double>(moments.unsure_ms) / 1000;
+    put_text(shape, "whyNoFirstWrite", moments.no_first_write);
+  }
+  shape["projected"] = {{"seconds", job.projected.sum()}, {"parts", downtime_parts_json(job.projected, true)}};
+  return shape;
+}
+
 void put_transfer(const Job& job, json::object& extras) {
   const bool home = job.direction == Direction::recovery_to_primary;
   if (!is_plan_job(job.kind)) {
@@ -137,6 +157,7 @@ void put_transfer(const Job& job, json::object& extras) {
   if (job.next_delta_bytes > 0 || job.state == JobState::suspended) extras["nextDeltaBytes"] = job.next_delta_bytes;
   if (job.projected_downtime_s > 0) extras["projectedDowntimeSeconds"] = job.projected_downtime_s;
   if (job.downtime_s > 0) extras["downtimeSeconds"] = job.downtime_s;
+  if (job.moments.asked_unix_ms != 0) extras["downtime"] = downtime_json(job);
   put_time(extras, "sourceDownTime", job.source_down_unix_s);
   put_time(extras, "targetUpTime", job.target_up_unix_s);
   if (job.estimate)
@@ -182,6 +203,17 @@ std::string state_description(const Job& job) {
 }
 
 }  // namespace
+
+json::object downtime_parts_json(const DowntimeParts& parts, bool boot_known) {
+  json::object shape{{"shutdownSeconds", parts.shutdown},
+                     {"deltaSeconds", parts.delta},
+                     {"verifySeconds", parts.verify},
+                     {"swapSeconds", parts.swap},
+                     {"startSeconds", parts.start}};
+  if (parts.wait > 0) shape["waitSeconds"] = parts.wait;
+  if (boot_known) shape["bootSeconds"] = parts.boot;
+  return shape;
+}
 
 std::string_view target_type(JobKind kind) noexcept { return is_plan_job(kind) ? "RecoveryPlan" : "ProtectionEntity"; }
 

@@ -85,6 +85,26 @@ void put_jobs(Exposition& out, const std::vector<Job>& jobs) {
   }
 }
 
+// Of each item's last planned failover.
+void put_downtimes(Exposition& out, const std::vector<Item>& items, const std::vector<Job>& jobs) {
+  std::vector<const Job*> measured;
+  for (const auto& item : items)
+    for (const auto& job : jobs)
+      if (job.id == item.failover_job && job.downtime_s > 0) measured.push_back(&job);
+  out.family("backhaul_item_downtime_seconds", "gauge", "Downtime of the item's last planned failover, by part.");
+  for (const Job* job : measured) {
+    const auto parts = downtime_parts(job->moments);
+    const std::pair<std::string_view, double> named[] = {
+        {"shutdown", parts.shutdown}, {"delta", parts.delta}, {"verify", parts.verify}, {"swap", parts.swap},
+        {"wait", parts.wait},         {"start", parts.start}, {"boot", parts.boot}};
+    for (const auto& [part, seconds] : named)
+      if (part != "boot" || job->moments.first_write_unix_ms != 0)
+        out.value({{"item", job->item}, {"part", part}}, seconds);
+  }
+  out.family("backhaul_item_projected_downtime_seconds", "gauge", "What was projected for it.");
+  for (const Job* job : measured) out.value({{"item", job->item}}, job->projected.sum());
+}
+
 void put_http(Exposition& out, const RequestCounts::Counts& counts) {
   out.family("backhaul_http_requests_total", "counter", "Answers of the HTTP API.");
   for (const auto& [key, entry] : counts)
@@ -106,6 +126,7 @@ Result<HttpResponse> metrics(ApiWorld& world, const ApiCall&) {
   out.value({{"version", world.config.version}}, 1);
   put_items(out, items, world.clock.unix_time_s());
   put_jobs(out, jobs);
+  put_downtimes(out, items, jobs);
   out.family("backhaul_jobs_unfinished", "gauge", "Jobs that this appliance carries.");
   out.value({}, world.service.runner().unfinished());
   out.family("backhaul_event_streams", "gauge", "Open event streams.");

@@ -117,8 +117,7 @@ json::object item_extras(const Item& item, std::int64_t now_unix_s) {
   json::object measured;
   put_positive(measured, "bytesPerSecond", item.bytes_per_s);
   put_positive(measured, "digestBytesPerSecond", item.digest_bytes_per_s);
-  put_positive(measured, "shutdownSeconds", item.shutdown_s);
-  put_positive(measured, "bootSeconds", item.boot_s);
+  if (item.downtime_measured) measured["downtime"] = downtime_parts_json(item.downtime, item.boot_measured);
   extras["measured"] = std::move(measured);
   return extras;
 }

@@ -34,6 +34,8 @@ boost::json::object token_json(const TokenRecord& token, std::string_view secret
 boost::json::object audit_json(const AuditEntry& entry);
 boost::json::object event_json(const Event& event);
 
+// Seconds of each part; `boot` only where it is known.
+boost::json::object downtime_parts_json(const DowntimeParts& parts, bool boot_known);
 std::string_view target_type(JobKind kind) noexcept;  // "ProtectionEntity", "RecoveryPlan"
 // Why a job failed, as an ARM error's inside; `code` and `message` are never empty.
 boost::json::object job_error_json(const Job& job);

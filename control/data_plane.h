@@ -40,6 +40,7 @@ struct RoundResult {
   std::uint64_t disk_bytes = 0, bytes_read = 0, blocks_compared = 0, blocks_changed = 0, payload_bytes = 0,
                 wire_bytes = 0, resumed_bytes = 0;
   double seconds = 0;
+  double verify_seconds = 0;                           // of these: after all was sent, until both roots were known
   std::string root_digest_source, root_digest_target;  // empty when not verified
 };
 

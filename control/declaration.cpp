@@ -71,6 +71,7 @@ void read_item(TableReader& t, Item& item) {
     s.number("timeout_s", item.shutdown.timeout_s, 1, 24 * 3600);
     s.boolean("allow_force", item.shutdown.allow_force);
   });
+  t.table("boot", [&](TableReader& b) { b.number("wait_s", item.boot.wait_s, 0, 3600); });
 }
 
 void read_actions(TableReader& t, const char* key, std::vector<PlanAction>& actions) {
@@ -160,7 +161,7 @@ Result<RecoveryPlan> parse_plan_json(const boost::json::object& body, std::strin
 
 boost::json::object declared_json(const Item& item) {
   auto object = only(to_json(item), {"id", "vm", "recovery", "primary", "earlier_failover_committed", "commit_policy",
-                                     "transfer", "shutdown", "replication_minutes"});
+                                     "transfer", "shutdown", "boot", "replication_minutes"});
   for (const char* site : {"recovery", "primary"}) object[site].as_object().erase("vm_exists");
   object["recovery"].as_object().erase("host");
   if (item.commit_policy.mode == CommitMode::none) object.erase("commit_policy");

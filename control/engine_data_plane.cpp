@@ -31,6 +31,7 @@ RoundResult result_of(const SendResult& sent) {
   result.wire_bytes = sent.wire_bytes;
   result.resumed_bytes = sent.resumed_bytes;
   result.seconds = sent.seconds;
+  result.verify_seconds = sent.verify_seconds;
   result.root_digest_source = sent.root_digest_source;
   result.root_digest_target = sent.root_digest_target;
   return result;

@@ -2,24 +2,41 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace backhaul {
 namespace {
 
 double measured_or(double measured, double assumed) { return measured > 0 ? measured : assumed; }
 
+double sending_s(const Item& item, std::uint64_t bytes) {
+  return static_cast<double>(bytes) / measured_or(item.bytes_per_s, kAssumedBytesPerSecond);
+}
+
 }  // namespace
 
-double projected_downtime_s(const Item& item, std::uint64_t next_delta_bytes) {
-  return measured_or(item.shutdown_s, kAssumedShutdown_s) +
-         static_cast<double>(next_delta_bytes) / measured_or(item.bytes_per_s, kAssumedBytesPerSecond) +
-         kVerifyAndSwap_s + measured_or(item.boot_s, kAssumedBoot_s);
+DowntimeParts projected_downtime(const Item& item, std::uint64_t next_delta_bytes) {
+  DowntimeParts parts = item.downtime_measured ? item.downtime : kAssumedDowntime;
+  parts.boot = item.boot_measured ? item.downtime.boot : kAssumedDowntime.boot;
+  parts.delta += sending_s(item, next_delta_bytes);
+  parts.wait = 0;
+  return parts;
+}
+
+void learn_downtime(Item& item, const DowntimeParts& measured, std::uint64_t delta_bytes, bool boot_known) {
+  const double boot = boot_known ? measured.boot : item.downtime.boot;
+  item.downtime = measured;
+  item.downtime.boot = boot;
+  item.downtime.delta = std::max(0.0, measured.delta - sending_s(item, delta_bytes));
+  item.downtime_measured = true;
+  item.boot_measured = item.boot_measured || boot_known;
 }
 
 Estimate estimate(const Item& item, const std::vector<ChangeSample>& samples) {
   Estimate result;
   if (samples.empty()) {
     result.reason = "nothing could be sampled";
-    result.downtime_s = projected_downtime_s(item, 0);
+    result.downtime_s = projected_downtime(item, 0).sum();
     return result;
   }
   double find_s = 0, send_s = 0, full_s = 0;
@@ -35,11 +52,12 @@ Estimate estimate(const Item& item, const std::vector<ChangeSample>& samples) {
     find_s += allocated / digest_rate;
     send_s += changed / rate;
     full_s += allocated / rate;
+    result.full_bytes += sample.allocated_bytes;
   }
   result.seconds = find_s + send_s;
   // What changes while the first round runs is the first delta; at worst everything that changed keeps changing at the
   // same rate, which the delta rounds show once they run. Until then: one round's changes are taken as none.
-  result.downtime_s = projected_downtime_s(item, 0);
+  result.downtime_s = projected_downtime(item, 0).sum();
   if (target_gone) {
     result.advise_for_synchronization = true;
     result.reason = "a target disk is gone: there is nothing to compare with";

@@ -10,12 +10,16 @@
 
 namespace backhaul {
 
-// Used until an item's own jobs have measured theirs.
-inline constexpr double kAssumedShutdown_s = 30, kAssumedBoot_s = 30, kAssumedBytesPerSecond = 100e6,
-                        kAssumedDigestBytesPerSecond = 400e6;
-inline constexpr double kVerifyAndSwap_s = 2;
+// Used until an item's own jobs have measured theirs. `delta` without what its bytes take.
+inline constexpr DowntimeParts kAssumedDowntime{
+    .shutdown = 30, .delta = 1, .verify = 1, .swap = 1, .wait = 0, .start = 1, .boot = 30};
+inline constexpr double kAssumedBytesPerSecond = 100e6, kAssumedDigestBytesPerSecond = 400e6;
 
-double projected_downtime_s(const Item& item, std::uint64_t next_delta_bytes);
+// If Complete Failover were said now, with so many bytes left to send. A plan's gates are not foreseen.
+DowntimeParts projected_downtime(const Item& item, std::uint64_t next_delta_bytes);
+// What the next projection takes from a failover that measured these, its last round with so many bytes. `boot_known`:
+// the guest's first write was seen; else what was known of the boot stays.
+void learn_downtime(Item& item, const DowntimeParts& measured, std::uint64_t delta_bytes, bool boot_known);
 
 // `samples`: one for each disk. ForSynchronization is advised when a target disk is gone, or when sending everything
 // with the VM off takes less time than finding and sending the changes.

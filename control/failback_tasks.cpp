@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
+
+#include <algorithm>
 #include <boost/json.hpp>
 
 #include "control/estimate.h"
@@ -11,7 +13,26 @@
 namespace backhaul {
 namespace {
 
-double seconds(Clock::Duration duration) { return std::chrono::duration<double>(duration).count(); }
+constexpr std::chrono::milliseconds kFirstWriteCall{1000};  // so long one call waits; others of the VM wait behind it
+
+std::uint64_t payload_of_round(const Job& job) {
+  std::uint64_t sum = 0;
+  for (const auto& disk : job.round.disks) sum += disk.payload_bytes;
+  return sum;
+}
+
+// The disk that took longest decides how long the round took, and so how much of it was verifying.
+double verify_of_round(const Job& job) {
+  const auto slowest = std::max_element(job.round.disks.begin(), job.round.disks.end(),
+                                        [](const auto& a, const auto& b) { return a.seconds < b.seconds; });
+  return slowest == job.round.disks.end() ? 0 : slowest->verify_seconds;
+}
+
+// Records when something of the downtime came; what is recorded stays.
+Result<void> mark(JobContext& c, std::int64_t DowntimeMoments::*moment) {
+  if (c.job.moments.*moment != 0) return {};
+  return c.update([&](Job& job, Item&) { job.moments.*moment = c.now_unix_ms(); }, Durability::relaxed);
+}
 
 // The replication job gives its staged disks back before a failover begins; its base is then what the target holds.
 Result<bool> replication_has_ended(JobContext& c) {
@@ -52,14 +73,14 @@ Result<void> look_ahead(JobContext& c) {
     auto bytes = driver->changed_bytes(c.source_vm(), c.job.round.base_token);
     if (bytes && *bytes) next = **bytes, known = true;
   }
-  if (!known)  // the next delta will be like the last one
-    for (const auto& disk : c.job.round.disks) next += disk.payload_bytes;
-  const double projected = projected_downtime_s(c.item, next);
-  if (next == c.job.next_delta_bytes && projected == c.job.projected_downtime_s) return {};
+  if (!known) next = payload_of_round(c.job);  // the next delta will be like the last one
+  const auto projected = projected_downtime(c.item, next);
+  if (next == c.job.next_delta_bytes && projected.sum() == c.job.projected_downtime_s) return {};
   return c.update(
       [&](Job& job, Item&) {
         job.next_delta_bytes = next;
-        job.projected_downtime_s = projected;
+        job.projected = projected;
+        job.projected_downtime_s = projected.sum();
       },
       Durability::relaxed);
 }
@@ -85,9 +106,13 @@ Result<Step> prepare_failover(JobContext& c) {
   }
   BH_CHECK(meet_epochs(c));
   Estimate sampled = sample_estimate(c.world, c.item, c.job.source, c.job.target);
-  BH_CHECK(c.update([&](Job& job, Item&) {
+  BH_CHECK(c.update([&](Job& job, Item& item) {
+    if (job.request.data_sync == DataSync::for_synchronization)
+      sampled.downtime_s = projected_downtime(item, sampled.full_bytes).sum();
     job.estimate = sampled;
-    job.projected_downtime_s = sampled.downtime_s;
+    job.projected = projected_downtime(
+        item, job.request.data_sync == DataSync::for_synchronization ? sampled.full_bytes : std::uint64_t{0});
+    job.projected_downtime_s = job.projected.sum();
     job.tasks[job.current_task].detail =
         sampled.advise_for_synchronization && job.request.data_sync == DataSync::for_down_time
             ? "ForSynchronization would be faster: " + sampled.reason
@@ -156,43 +181,106 @@ Result<Step> shutdown_source(JobContext& c) {
     BH_TRY(VmFacts facts, driver->describe(c.source_vm()));
     if (facts.power == PowerState::off) return Step::finished();  // not by us, so a cancel does not start it
   }
-  const auto started = c.world.clock.now();
   const auto shut_down = [&]() -> Result<boost::json::value> {
     ShutdownRequest request{c.item.shutdown.timeout_s,
                             c.job.request.allow_forced_shutdown.value_or(c.item.shutdown.allow_force)};
     BH_TRY(ShutdownOutcome outcome, driver->shut_down(c.source_vm(), request));
+    const auto answered = c.now_unix_ms();
     BH_TRY(VmFacts facts, driver->describe(c.source_vm()));
     if (facts.power != PowerState::off)
       return make_error(ControlErrc::driver_failed,
                         fmt::format("after its shutdown the VM is {}", to_string(facts.power)));
-    return boost::json::value{{"forced", outcome.forced}, {"seconds", seconds(c.world.clock.now() - started)}};
+    boost::json::object result{{"forced", outcome.forced}};
+    if (outcome.last_write_age_ms)
+      result["last_write"] = answered - static_cast<std::int64_t>(std::min<std::uint64_t>(
+                                            *outcome.last_write_age_ms, static_cast<std::uint64_t>(answered)));
+    return result;
   };
-  if (c.live.source_down.count() == 0) c.live.source_down = started;
   BH_CHECK(c.once(
       "shutdown", shut_down,
       [&](Job& job, Item&) {
         job.source_shut_down = true;
         if (job.source_down_unix_s == 0) job.source_down_unix_s = c.now_unix_s();
+        if (job.moments.asked_unix_ms == 0) job.moments.asked_unix_ms = c.now_unix_ms();
       },
-      [&](Job& job, Item& item, const boost::json::value& outcome) {
+      [&](Job& job, Item&, const boost::json::value& outcome) {
         const auto& object = outcome.as_object();
-        item.shutdown_s = object.at("seconds").to_number<double>();
+        job.moments.off_unix_ms = c.now_unix_ms();
+        if (const auto* last = object.if_contains("last_write"))
+          job.moments.last_write_unix_ms = last->to_number<std::int64_t>();
         job.tasks[job.current_task].detail =
             object.at("forced").as_bool() ? "forced: the guest did not shut down in time" : "graceful";
       }));
   return Step::finished();
 }
 
-Result<Step> final_delta(JobContext& c) { return step_of_round(c, {DataSync::for_down_time, true, false}); }
-Result<Step> full_download(JobContext& c) { return step_of_round(c, {DataSync::for_synchronization, true, false}); }
+namespace {
+
+Result<Step> last_round(JobContext& c, DataSync sync) {
+  BH_TRY(const auto step, step_of_round(c, {sync, true, false}));
+  if (step.kind != Step::done) return step;
+  BH_CHECK(c.update(
+      [&](Job& job, Item&) {
+        job.moments.delivered_unix_ms = c.now_unix_ms();
+        job.moments.verify_s = verify_of_round(job);
+      },
+      Durability::relaxed));
+  return step;
+}
+
+// What was measured, and what the next projection learns from it.
+Result<Step> settle_downtime(JobContext& c) {
+  BH_CHECK(c.update([](Job& job, Item& item) {
+    const auto parts = downtime_parts(job.moments);
+    job.downtime_s = parts.sum();
+    if (job.downtime_s > 0) learn_downtime(item, parts, payload_of_round(job), job.moments.first_write_unix_ms != 0);
+  }));
+  return Step::finished();
+}
+
+Result<Step> without_first_write(JobContext& c, std::string why) {
+  BH_CHECK(c.update([&](Job& job, Item&) { job.moments.no_first_write = std::move(why); }));
+  return settle_downtime(c);
+}
+
+// Measures, and so never fails the job: the VM is started.
+Result<Step> wait_for_first_write(JobContext& c) {
+  if (c.item.boot.wait_s == 0) return without_first_write(c, "boot.wait_s is 0");
+  BH_TRY(VmDriver * driver, c.driver(c.job.target));
+  const auto asked = c.world.clock.now();
+  const auto write = driver->first_write(c.target_vm(), kFirstWriteCall);
+  const auto answered = c.now_unix_ms();
+  if (write && write->kind == FirstWrite::seen) {
+    BH_CHECK(c.update([&](Job& job, Item&) {
+      const auto age = static_cast<std::int64_t>(std::min<std::uint64_t>(write->age_ms, INT32_MAX));
+      job.moments.first_write_unix_ms = std::max(answered - age, job.moments.started_unix_ms);
+      job.moments.unsure_ms = write->unsure_ms;
+    }));
+    return settle_downtime(c);
+  }
+  if (write && write->kind == FirstWrite::cannot_tell)
+    return without_first_write(c, "the driver cannot tell when the guest writes");
+  if (!write && write.error().retry() != Retry::later) return without_first_write(c, write.error().to_string());
+  if (answered - c.job.moments.started_unix_ms < std::int64_t{c.item.boot.wait_s} * 1000)
+    return Step::after(c.pace.poll - std::min<Clock::Duration>(c.pace.poll, c.world.clock.now() - asked));
+  return without_first_write(
+      c, write ? fmt::format("the guest wrote nothing within {} s", c.item.boot.wait_s) : write.error().to_string());
+}
+
+}  // namespace
+
+Result<Step> final_delta(JobContext& c) { return last_round(c, DataSync::for_down_time); }
+Result<Step> full_download(JobContext& c) { return last_round(c, DataSync::for_synchronization); }
 
 Result<Step> swap_in(JobContext& c) {
   BH_CHECK(swap_disks(c));
+  BH_CHECK(mark(c, &DowntimeMoments::swapped_unix_ms));
   // Everything is ready; from here a plan decides whose turn it is, and a cancel is still possible.
   return c.job.gates.boot ? Step::finished() : Step::after(c.pace.look);
 }
 
 Result<Step> start_target(JobContext& c) {
+  BH_CHECK(mark(c, &DowntimeMoments::boot_begun_unix_ms));
   BH_TRY(VmDriver * driver, c.driver(c.job.target));
   const auto touch = [](Job& job, Item&) { job.target_started = true; };
   const auto create = [&]() -> Result<boost::json::value> {
@@ -205,25 +293,20 @@ Result<Step> start_target(JobContext& c) {
     return boost::json::value{{"created", absent}};
   };
   BH_CHECK(c.once("create", create, touch));
-  const auto started = c.world.clock.now();
   const auto start = [&]() -> Result<boost::json::value> {
     BH_TRY(const StartOutcome outcome, driver->start(c.target_vm()));
-    return boost::json::value{{"seconds", seconds(c.world.clock.now() - started)}, {"token", outcome.token}};
+    return boost::json::value{{"token", outcome.token}};
   };
   BH_CHECK(c.once("start", start, touch, [&](Job& job, Item& item, const boost::json::value& outcome) {
-    item.boot_s = outcome.as_object().at("seconds").to_number<double>();
     if (job.direction == Direction::recovery_to_primary) {
       const auto* token = outcome.as_object().if_contains("token");
       item.start_token = token != nullptr ? std::string(token->as_string()) : std::string();
     }
     job.target_up_unix_s = c.now_unix_s();
-    if (job.source_down_unix_s == 0) return;
-    job.downtime_s = c.live.source_down.count() != 0
-                         ? seconds(c.world.clock.now() - c.live.source_down)
-                         : static_cast<double>(job.target_up_unix_s - job.source_down_unix_s);
+    job.moments.started_unix_ms = c.now_unix_ms();
   }));
   BH_CHECK(release_old_disks(c));
-  return Step::finished();
+  return wait_for_first_write(c);
 }
 
 }  // namespace backhaul

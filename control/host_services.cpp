@@ -100,7 +100,8 @@ HostServices::Answer HostServices::driver_call(const boost::json::object& body) 
   if (driver == drivers_.end())
     return make_error(ControlErrc::not_found, "VM driver '" + name.substr(0, 64) + "' at this host agent");
   auto answer = serve_driver_call(*driver->second, verb, request->get_object());
-  if (answer) spdlog::info("driver {}: {} done", name, verb);
+  const bool looks = verb == "first-write" || verb == "changed-bytes";  // once a second while a job waits
+  if (answer) spdlog::log(looks ? spdlog::level::debug : spdlog::level::info, "driver {}: {} done", name, verb);
   return answer;
 }
 

@@ -41,6 +41,12 @@ std::string iso_time(std::int64_t unix_time_s) {
                      clock.minutes().count(), clock.seconds().count());
 }
 
+std::string iso_time_ms(std::int64_t unix_time_ms) {
+  auto text = iso_time(unix_time_ms / 1000);
+  text.insert(text.size() - 1, fmt::format(".{:03}", std::max<std::int64_t>(unix_time_ms, 0) % 1000));
+  return text;
+}
+
 std::optional<std::int64_t> parse_iso_time(std::string_view text) noexcept {
   int y = 0, mo = 0, d = 0, h = 0, mi = 0, s = 0;
   if (!take_number(text, 4, 1970, 9999, y) || !take(text, '-') || !take_number(text, 2, 1, 12, mo) ||

@@ -58,7 +58,7 @@ struct DiskRound {
   std::uint64_t epoch = 0;
   std::uint64_t disk_bytes = 0, bytes_read = 0, blocks_compared = 0, blocks_changed = 0, payload_bytes = 0,
                 wire_bytes = 0, resumed_bytes = 0;
-  double seconds = 0;
+  double seconds = 0, verify_seconds = 0;
   std::string root_digest_source, root_digest_target;
 };
 
@@ -96,6 +96,7 @@ struct Estimate {
   std::uint64_t bytes = 0;  // to be sent before and in the failover
   double seconds = 0;       // until Complete Failover can be said
   double downtime_s = 0;
+  std::uint64_t full_bytes = 0;  // what ForSynchronization would send, all of it in the downtime
   bool advise_for_synchronization = false;
   std::string reason;  // of the advice, or why nothing could be estimated
 };
@@ -135,11 +136,13 @@ struct Job {
   bool source_shut_down = false;      // recorded with the intent: a cancel has to start it again
   bool target_touched = false;        // a round was started: a cancel has to give disks back
   bool target_started = false;        // recorded with the intent
-  double projected_downtime_s = 0;
+  double projected_downtime_s = 0;    // the sum of:
+  DowntimeParts projected;            // as it was when Complete Failover was said
   std::uint64_t next_delta_bytes = 0;
   std::optional<Estimate> estimate;
   std::int64_t source_down_unix_s = 0, target_up_unix_s = 0;
-  double downtime_s = 0;  // measured
+  DowntimeMoments moments;
+  double downtime_s = 0;  // measured: the sum of downtime_parts(moments)
 
   // Plan jobs.
   std::vector<std::string> children;  // item jobs, by plan order

@@ -53,7 +53,7 @@ struct LiveJob {
   std::map<std::string, LiveTransfer> transfers;  // by disk
   std::uint32_t attempts = 0;
   std::uint32_t task = 0;  // of `attempts` and `task_started`
-  Clock::Duration task_started{0}, source_down{0}, last_told{0}, last_look{0}, retry_round_at{0};
+  Clock::Duration task_started{0}, last_told{0}, last_look{0}, retry_round_at{0};
   std::int64_t lease_until_unix_s = 0;
 };
 
@@ -94,6 +94,7 @@ class JobContext {
   VmRef target_vm() const { return vm_ref(item, job.target); }
   DiskRef target_disk(const std::string& name) const;
   std::int64_t now_unix_s() const { return world.clock.unix_time_s(); }
+  std::int64_t now_unix_ms() const { return world.clock.unix_time_ms(); }
   Result<std::string> new_job_id();
 
  private:

@@ -66,6 +66,7 @@ class Request {
 };
 
 const boost::json::object kNothing;
+constexpr std::chrono::seconds kMaxFirstWriteWait{10};  // of one call: others for this VM wait behind it
 
 Answer answer_of(const Result<void>& result) {
   if (!result) return result.error();
@@ -109,14 +110,19 @@ Answer serve_release(VmDriver& driver, const VmRef& vm, Request& fields) {
 Answer serve_shut_down(VmDriver& driver, const VmRef& vm, Request& fields) {
   const ShutdownRequest request{fields.number("timeout_s"), fields.truth("allow_force")};
   BH_CHECK(fields.check());
-  BH_TRY(const auto outcome, driver.shut_down(vm, request));
-  return boost::json::object{{"forced", outcome.forced}};
+  return answer_of(driver.shut_down(vm, request));
 }
 
 Answer serve_create(VmDriver& driver, const VmRef& vm, Request& fields) {
   BH_TRY(const auto description, fields.description());
   BH_CHECK(fields.check());
   return answer_of(driver.create(vm, description));
+}
+
+Answer serve_first_write(VmDriver& driver, const VmRef& vm, Request& fields) {
+  const std::chrono::milliseconds wait(fields.number("wait_ms"));
+  BH_CHECK(fields.check());
+  return answer_of(driver.first_write(vm, std::min<std::chrono::milliseconds>(wait, kMaxFirstWriteWait)));
 }
 
 Answer serve_remove(VmDriver& driver, const VmRef& vm, Request& fields) {
@@ -145,6 +151,7 @@ constexpr Served kVerbs[] = {
     {"shut-down", serve_shut_down},
     {"create", serve_create},
     {"start", [](VmDriver& d, const VmRef& vm, Request&) { return answer_of(d.start(vm)); }},
+    {"first-write", serve_first_write},
     {"stop", [](VmDriver& d, const VmRef& vm, Request&) { return answer_of(d.stop(vm)); }},
     {"remove", serve_remove},
     {"preflight", serve_preflight},
@@ -206,19 +213,22 @@ Result<void> JsonDriver::release_snapshot(const VmRef& vm, const std::string& id
 Result<void> JsonDriver::forget_tokens(const VmRef& vm) { return done(call_vm("forget-tokens", vm)); }
 
 Result<ShutdownOutcome> JsonDriver::shut_down(const VmRef& vm, const ShutdownRequest& request) {
-  BH_TRY(auto answer, call_vm("shut-down", vm, {{"timeout_s", request.timeout_s}, {"allow_force", request.allow_force}},
-                              request.timeout_s));
-  const auto* forced = answer.if_contains("forced");
-  const bool was_forced = forced != nullptr && forced->is_bool() && forced->get_bool();
-  if (was_forced && !request.allow_force)
+  BH_TRY(const auto outcome,
+         read(call_vm("shut-down", vm, {{"timeout_s", request.timeout_s}, {"allow_force", request.allow_force}},
+                      request.timeout_s),
+              shutdown_outcome_from_json));
+  if (outcome.forced && !request.allow_force)
     return make_error(ControlErrc::driver_protocol, "shut-down: forced without being allowed to");
-  return ShutdownOutcome{was_forced};
+  return outcome;
 }
 
 Result<void> JsonDriver::create(const VmRef& vm, const VmDescription& description) {
   return done(call_vm("create", vm, {{"description", to_json_object(description)}}));
 }
 Result<StartOutcome> JsonDriver::start(const VmRef& vm) { return read(call_vm("start", vm), start_outcome_from_json); }
+Result<FirstWrite> JsonDriver::first_write(const VmRef& vm, std::chrono::milliseconds wait) {
+  return read(call_vm("first-write", vm, {{"wait_ms", wait.count()}}), first_write_from_json);
+}
 Result<void> JsonDriver::stop(const VmRef& vm) { return done(call_vm("stop", vm)); }
 Result<void> JsonDriver::remove(const VmRef& vm, bool delete_disks) {
   return done(call_vm("remove", vm, {{"delete_disks", delete_disks}}));

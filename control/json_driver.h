@@ -21,6 +21,7 @@ class JsonDriver : public VmDriver {
   Result<ShutdownOutcome> shut_down(const VmRef& vm, const ShutdownRequest& request) override;
   Result<void> create(const VmRef& vm, const VmDescription& description) override;
   Result<StartOutcome> start(const VmRef& vm) override;
+  Result<FirstWrite> first_write(const VmRef& vm, std::chrono::milliseconds wait) override;
   Result<void> stop(const VmRef& vm) override;
   Result<void> remove(const VmRef& vm, bool delete_disks) override;
   Result<std::vector<Check>> preflight(const VmRef& vm, const VmDescription& description) override;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "control/downtime.h"
 #include "control/phases.h"
 
 namespace backhaul {
@@ -66,6 +67,12 @@ struct ShutdownSettings {
   bool allow_force = false;  // after the timeout: power off
 };
 
+// How long a failover that has started its VM waits for the guest's first write, to measure; 0: not at all. The job
+// succeeds either way.
+struct BootSettings {
+  std::uint32_t wait_s = 60;
+};
+
 struct Item {
   std::string id;             // the resource's name; [A-Za-z0-9][A-Za-z0-9._-]{0,62}
   std::uint64_t version = 0;  // of the store; 0 in a new item
@@ -77,6 +84,7 @@ struct Item {
   CommitPolicy commit_policy;
   TransferSettings transfer;
   ShutdownSettings shutdown;
+  BootSettings boot;
   std::uint32_t replication_minutes = 5;
 
   // Kept by the runner.
@@ -94,7 +102,10 @@ struct Item {
                             // there, and so what the kept disks at the recovery site are; the base of Reprotect
   std::string last_error;   // of replication; empty when the last cycle was good
   // Measured by this item's own jobs, for projections; 0: never measured.
-  double bytes_per_s = 0, digest_bytes_per_s = 0, shutdown_s = 0, boot_s = 0;
+  double bytes_per_s = 0, digest_bytes_per_s = 0;
+  DowntimeParts downtime;  // of the last failover; `delta` without what its bytes took at `bytes_per_s`; `boot` of the
+                           // last that could tell
+  bool downtime_measured = false, boot_measured = false;
 
   const Location& at(Direction which, bool source) const {
     return (which == Direction::recovery_to_primary) == source ? recovery : primary;

@@ -78,6 +78,22 @@ void fields(A& a, ShutdownSettings& v) {
   a("timeout_s", v.timeout_s), a("allow_force", v.allow_force);
 }
 template <class A>
+void fields(A& a, BootSettings& v) {
+  a("wait_s", v.wait_s);
+}
+template <class A>
+void fields(A& a, DowntimeParts& v) {
+  a("shutdown", v.shutdown), a("delta", v.delta), a("verify", v.verify), a("swap", v.swap), a("wait", v.wait);
+  a("start", v.start), a("boot", v.boot);
+}
+template <class A>
+void fields(A& a, DowntimeMoments& v) {
+  a("asked", v.asked_unix_ms), a("last_write", v.last_write_unix_ms), a("off", v.off_unix_ms);
+  a("delivered", v.delivered_unix_ms), a("swapped", v.swapped_unix_ms), a("boot_begun", v.boot_begun_unix_ms);
+  a("started", v.started_unix_ms), a("first_write", v.first_write_unix_ms), a("unsure", v.unsure_ms);
+  a("verify_s", v.verify_s), a("no_first_write", v.no_first_write);
+}
+template <class A>
 void fields(A& a, Item& v) {
   a("id", v.id), a("vm", v.vm), a("recovery", v.recovery), a("primary", v.primary);
   a("earlier_failover_committed", v.earlier_failover_committed), a("commit_policy", v.commit_policy);
@@ -88,7 +104,8 @@ void fields(A& a, Item& v) {
   a("commit_deadline", v.commit_deadline_unix_s), a("protected_until", v.protected_until_unix_s);
   a("start_token", v.start_token), a("last_error", v.last_error), a("bytes_per_s", v.bytes_per_s),
       a("digest_bytes_per_s", v.digest_bytes_per_s);
-  a("shutdown_s", v.shutdown_s), a("boot_s", v.boot_s);
+  a("boot", v.boot), a("downtime", v.downtime), a("downtime_measured", v.downtime_measured);
+  a("boot_measured", v.boot_measured);
 }
 template <class A>
 void fields(A& a, PlanAction& v) {
@@ -129,7 +146,8 @@ void fields(A& a, DiskRound& v) {
       a("disk_bytes", v.disk_bytes);
   a("bytes_read", v.bytes_read), a("blocks_compared", v.blocks_compared), a("blocks_changed", v.blocks_changed);
   a("payload_bytes", v.payload_bytes), a("wire_bytes", v.wire_bytes), a("resumed_bytes", v.resumed_bytes);
-  a("seconds", v.seconds), a("root_digest_source", v.root_digest_source), a("root_digest_target", v.root_digest_target);
+  a("seconds", v.seconds), a("verify_seconds", v.verify_seconds);
+  a("root_digest_source", v.root_digest_source), a("root_digest_target", v.root_digest_target);
 }
 template <class A>
 void fields(A& a, RoundState& v) {
@@ -149,7 +167,7 @@ void fields(A& a, PlannedFailoverRequest& v) {
 }
 template <class A>
 void fields(A& a, Estimate& v) {
-  a("bytes", v.bytes), a("seconds", v.seconds), a("downtime_s", v.downtime_s);
+  a("bytes", v.bytes), a("seconds", v.seconds), a("downtime_s", v.downtime_s), a("full_bytes", v.full_bytes);
   a("advise_full", v.advise_for_synchronization), a("reason", v.reason);
 }
 template <class A>
@@ -168,9 +186,10 @@ void fields(A& a, Job& v) {
       a("rolling_back", v.rolling_back);
   a("gates", v.gates), a("round", v.round), a("actions", v.actions), a("source_shut_down", v.source_shut_down);
   a("target_touched", v.target_touched), a("target_started", v.target_started),
-      a("projected_downtime_s", v.projected_downtime_s);
+      a("projected_downtime_s", v.projected_downtime_s), a("projected", v.projected);
   a("next_delta_bytes", v.next_delta_bytes), a("estimate", v.estimate), a("source_down", v.source_down_unix_s);
-  a("target_up", v.target_up_unix_s), a("downtime_s", v.downtime_s), a("children", v.children), a("group", v.group);
+  a("target_up", v.target_up_unix_s), a("downtime_s", v.downtime_s), a("moments", v.moments), a("children", v.children),
+      a("group", v.group);
   a("step", v.step), a("manual_confirmed", v.manual_confirmed), a("waiting_for", v.waiting_for);
 }
 

@@ -106,6 +106,22 @@ Result<std::string> query_status(QmpClient& qmp) {
   return read("query-status", [&] { return text(answer.as_object(), "status"); });
 }
 
+Result<QemuWrites> query_writes(QmpClient& qmp) {
+  BH_TRY(const auto answer, qmp.execute("query-blockstats"));
+  return read("query-blockstats", [&] {
+    QemuWrites writes;
+    for (const auto& value : answer.as_array()) {
+      const auto& stats = value.as_object().at("stats").as_object();
+      writes.acknowledged += stats.at("wr_operations").to_number<std::uint64_t>();
+      if (const auto* idle = stats.if_contains("idle_time_ns")) {
+        const auto idle_ms = idle->to_number<std::uint64_t>() / 1'000'000;
+        writes.idle_ms = std::min(writes.idle_ms.value_or(idle_ms), idle_ms);
+      }
+    }
+    return writes;
+  });
+}
+
 Result<std::vector<QemuJob>> query_jobs(QmpClient& qmp) {
   BH_TRY(const auto answer, qmp.execute("query-jobs"));
   return read("query-jobs", [&] {

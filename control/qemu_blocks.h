@@ -51,6 +51,13 @@ struct QemuView {
 // Errors also: driver_protocol when an answer has another shape than QEMU 7's.
 Result<QemuView> look_at_qemu(QmpClient& qmp);
 
+// What guest devices have done since QEMU was started.
+struct QemuWrites {
+  std::uint64_t acknowledged = 0;        // writes
+  std::optional<std::uint64_t> idle_ms;  // since the last access was done, be it a write, a flush or a read
+};
+Result<QemuWrites> query_writes(QmpClient& qmp);
+
 Result<std::string> query_status(QmpClient& qmp);
 Result<std::vector<QemuJob>> query_jobs(QmpClient& qmp);
 

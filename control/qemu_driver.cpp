@@ -54,8 +54,13 @@ class QemuDriver final : public VmDriver {
     return with(vm, [&](QemuSession& s) { return create_qemu(s, description); });
   }
   Result<StartOutcome> start(const VmRef& vm) override {
+    {
+      const std::lock_guard lock(mutex_);
+      unwritten_.erase(vm.vm);
+    }
     return with(vm, [](QemuSession& s) { return start_qemu(s); });
   }
+  Result<FirstWrite> first_write(const VmRef& vm, std::chrono::milliseconds wait) override;
   Result<void> stop(const VmRef& vm) override;
   Result<void> remove(const VmRef& vm, bool delete_disks) override {
     return with(vm, [&](QemuSession& s) { return remove_qemu(s, delete_disks); });
@@ -91,6 +96,7 @@ class QemuDriver final : public VmDriver {
   const QemuDriverOptions options_;
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<std::mutex>> vms_;
+  std::map<std::string, SeenUnwritten> unwritten_;
   bool ending_ = false;
   std::condition_variable wake_;
   std::thread watch_;  // last: it uses the others
@@ -123,6 +129,18 @@ Result<VmFacts> QemuDriver::describe(const VmRef& vm) {
     facts.disks.push_back(std::move(disk));
   }
   return facts;
+}
+
+Result<FirstWrite> QemuDriver::first_write(const VmRef& vm, std::chrono::milliseconds wait) {
+  SeenUnwritten unwritten;
+  {
+    const std::lock_guard lock(mutex_);
+    unwritten = unwritten_[vm.vm];
+  }
+  auto write = with(vm, [&](QemuSession& s) { return wait_for_first_write(s, wait, unwritten); });
+  const std::lock_guard lock(mutex_);
+  unwritten_[vm.vm] = unwritten;
+  return write;
 }
 
 Result<void> QemuDriver::stop(const VmRef& vm) {

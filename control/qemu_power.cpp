@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <thread>
 
+#include "base/world.h"
 #include "control/control_error.h"
 #include "control/qemu_checks.h"
 #include "control/qemu_hold.h"
@@ -17,6 +19,7 @@ namespace json = boost::json;
 using SteadyClock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kLook{100};
+constexpr std::chrono::milliseconds kLookForWrite{20};
 constexpr std::chrono::seconds kPressAgain{10};  // a guest that boots does not see the first press
 
 Error failed(std::string cause) { return make_error(ControlErrc::driver_failed, std::move(cause)); }
@@ -52,6 +55,9 @@ std::string add_start_bitmaps(QemuSession& s) {
 Result<StartOutcome> let_run(QemuSession& s) {
   s.record.start_token = add_start_bitmaps(s);
   s.record.powered_off = false;
+  BH_TRY(const auto writes, query_writes(*s.qmp));
+  s.record.start_writes = writes.acknowledged;
+  s.record.started_unix_ms = system_clock().unix_time_ms();
   BH_CHECK(s.save());
   BH_CHECK(s.qmp->execute("cont"));
   return StartOutcome{s.record.start_token};
@@ -114,6 +120,15 @@ Result<bool> wait_until_down(QemuSession& s, std::chrono::seconds timeout) {
   }
 }
 
+// A QEMU that has ended took with it what it knew of the guest's writes.
+ShutdownOutcome down_outcome(QemuSession& s, bool forced) {
+  ShutdownOutcome outcome{forced, std::nullopt};
+  if (!s.qmp || s.qmp->broken()) return outcome;
+  if (const auto writes = query_writes(*s.qmp); writes && writes->acknowledged > s.record.start_writes)
+    outcome.last_write_age_ms = writes->idle_ms;
+  return outcome;
+}
+
 }  // namespace
 
 Result<void> create_qemu(QemuSession& s, const VmDescription& description) {
@@ -163,17 +178,37 @@ Result<StartOutcome> start_qemu(QemuSession& s) {
   return let_run(s);
 }
 
+Result<FirstWrite> wait_for_first_write(QemuSession& s, std::chrono::milliseconds wait, SeenUnwritten& unwritten) {
+  using std::chrono::duration_cast, std::chrono::milliseconds;
+  if (!s.qmp) return FirstWrite{};
+  const auto deadline = SteadyClock::now() + wait;
+  for (;;) {
+    const auto asked = SteadyClock::now();
+    BH_TRY(const auto writes, query_writes(*s.qmp));
+    if (writes.acknowledged > s.record.start_writes) {
+      const auto since = unwritten ? duration_cast<milliseconds>(SteadyClock::now() - *unwritten).count()
+                                   : system_clock().unix_time_ms() - s.record.started_unix_ms;
+      return FirstWrite{FirstWrite::seen, 0, static_cast<std::uint64_t>(std::max<std::int64_t>(since, 0))};
+    }
+    unwritten = asked;
+    BH_TRY(const auto status, query_status(*s.qmp));
+    if (is_off_status(status, s.record)) return FirstWrite{};  // it ended and never wrote
+    if (SteadyClock::now() >= deadline) return FirstWrite{FirstWrite::not_yet};
+    std::this_thread::sleep_for(kLookForWrite);
+  }
+}
+
 Result<ShutdownOutcome> shut_down_qemu(QemuSession& s, const ShutdownRequest& request) {
   if (!s.qmp) {
     BH_TRY(const auto power, qemu_power(s));
     if (power == PowerState::absent) return failed(fmt::format("there is no VM {}", s.vm));
-    return ShutdownOutcome{false};
+    return ShutdownOutcome{};
   }
   BH_TRY(const auto status, query_status(*s.qmp));
   // A guest that its overlay has paused cannot hear the button.
   if (status == "io-error" && has_overlays(s.record)) BH_CHECK(break_hold(s, "the guest was paused by a full overlay"));
   BH_TRY(const bool down, wait_until_down(s, std::chrono::seconds(request.timeout_s)));
-  if (down) return ShutdownOutcome{false};
+  if (down) return down_outcome(s, false);
   if (!request.allow_force)
     return make_error(ControlErrc::shutdown_refused,
                       fmt::format("VM {}: the guest still runs after {} s", s.vm, request.timeout_s));
@@ -185,7 +220,7 @@ Result<ShutdownOutcome> shut_down_qemu(QemuSession& s, const ShutdownRequest& re
     s.record.powered_off = true;
     BH_CHECK(s.save());
   }
-  return ShutdownOutcome{true};
+  return down_outcome(s, true);
 }
 
 Result<void> remove_qemu(QemuSession& s, bool delete_disks) {

@@ -68,6 +68,9 @@ QemuRecord record_from(const json::object& object) {
   record.counter = object.at("counter").to_number<std::uint64_t>();
   record.start_token = text(object, "start_token");
   record.qmp = text(object, "qmp");
+  if (const auto* writes = object.if_contains("start_writes")) record.start_writes = writes->to_number<std::uint64_t>();
+  if (const auto* started = object.if_contains("started_unix_ms"))
+    record.started_unix_ms = started->to_number<std::int64_t>();
   record.powered_off = object.at("powered_off").as_bool();
   record.paused_by_us = object.at("paused_by_us").as_bool();
   record.nbd_started = object.at("nbd_started").as_bool();
@@ -135,6 +138,8 @@ Result<void> save_qemu_record(const std::filesystem::path& directory, const Qemu
   json::object object{{"snapshot", nullptr},
                       {"counter", record.counter},
                       {"start_token", record.start_token},
+                      {"start_writes", record.start_writes},
+                      {"started_unix_ms", record.started_unix_ms},
                       {"qmp", record.qmp},
                       {"powered_off", record.powered_off},
                       {"paused_by_us", record.paused_by_us},

@@ -45,12 +45,14 @@ struct HeldSnapshot {
 
 struct QemuRecord {
   std::optional<HeldSnapshot> snapshot;
-  std::uint64_t counter = 0;  // names of overlays and jobs are never used twice
-  std::string start_token;    // bitmaps since the VM's start
-  std::string qmp;            // of an attached VM: its socket, for the watch
-  bool powered_off = false;   // this process was stopped for good, its guest is off
-  bool paused_by_us = false;  // announced before the pause of a pivot
-  bool nbd_started = false;   // announced before QEMU's NBD server is started
+  std::uint64_t counter = 0;         // names of overlays and jobs are never used twice
+  std::string start_token;           // bitmaps since the VM's start
+  std::uint64_t start_writes = 0;    // acknowledged by this QEMU before the guest's first instruction
+  std::int64_t started_unix_ms = 0;  // the guest's first instruction; 0: never
+  std::string qmp;                   // of an attached VM: its socket, for the watch
+  bool powered_off = false;          // this process was stopped for good, its guest is off
+  bool paused_by_us = false;         // announced before the pause of a pivot
+  bool nbd_started = false;          // announced before QEMU's NBD server is started
 };
 
 // Errors: ControlErrc::driver_failed when a file is damaged; that of the file access.

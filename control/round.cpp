@@ -116,6 +116,7 @@ Result<void> settle_transfer(JobContext& c, std::size_t index, const RoundResult
     disk.wire_bytes = result.wire_bytes;
     disk.resumed_bytes = result.resumed_bytes;
     disk.seconds = result.seconds;
+    disk.verify_seconds = result.verify_seconds;
     disk.root_digest_source = result.root_digest_source;
     disk.root_digest_target = result.root_digest_target;
     if (result.seconds > 0 && static_cast<double>(result.payload_bytes) >= kMinPayloadForRate)

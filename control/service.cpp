@@ -145,6 +145,7 @@ Result<Item> Service::put_item(const Actor& actor, const Item& declared,
           item.commit_policy = declared.commit_policy;
           item.transfer = declared.transfer;
           item.shutdown = declared.shutdown;
+          item.boot = declared.boot;
           item.replication_minutes = declared.replication_minutes;
           **found = std::move(item);
           return {};
@@ -162,6 +163,7 @@ Result<Item> Service::put_item(const Actor& actor, const Item& declared,
         fresh.commit_policy = declared.commit_policy;
         fresh.transfer = declared.transfer;
         fresh.shutdown = declared.shutdown;
+        fresh.boot = declared.boot;
         fresh.replication_minutes = declared.replication_minutes;
         fresh.state = fresh.resting_state =
             declared.earlier_failover_committed ? ItemState::failover_committed : ItemState::failover_commit_pending;

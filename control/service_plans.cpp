@@ -107,6 +107,7 @@ Result<void> check_item(const Item& item) {
     return invalid("replication_minutes is 1 to 1440");
   if (item.shutdown.timeout_s == 0 || item.shutdown.timeout_s > 24 * 3600)
     return invalid("shutdown.timeout_s is 1 to 86400");
+  if (item.boot.wait_s > 3600) return invalid("boot.wait_s is at most 3600");
   if (item.commit_policy.mode != CommitMode::none &&
       (item.commit_policy.minutes == 0 || item.commit_policy.minutes > 30 * 24 * 60))
     return invalid("commit_policy.minutes is 1 to 43200");

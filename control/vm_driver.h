@@ -7,6 +7,7 @@
 #pragma once
 
 #include <boost/json/object.hpp>
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -58,14 +59,24 @@ struct ShutdownRequest {
   std::uint32_t timeout_s = 300;
   bool allow_force = false;
 };
+// `last_write_age_ms`: how long before this answer the guest's last write was acknowledged; nothing: the driver cannot
+// tell. Ages and not times, because the clocks of both sites need not agree.
 struct ShutdownOutcome {
   bool forced = false;
+  std::optional<std::uint64_t> last_write_age_ms;
 };
 
 // `token`: from which changes can be asked later, against what the disks were before the guest's first instruction;
 // empty: no tracker. Only of a call that started the VM, or of a repetition of it.
 struct StartOutcome {
   std::string token;
+};
+
+// The guest's first write since its start. With `seen` it happened `age_ms` before this answer, or up to `unsure_ms`
+// earlier.
+struct FirstWrite {
+  enum Kind : std::uint8_t { cannot_tell, not_yet, seen } kind = cannot_tell;
+  std::uint64_t age_ms = 0, unsure_ms = 0;
 };
 
 enum class CheckLevel : std::uint8_t { ok, warning, failed };
@@ -103,6 +114,11 @@ class VmDriver {
   // Not an error when a VM of this name exists: it is then brought to the description's disks.
   virtual Result<void> create(const VmRef& vm, const VmDescription& description) = 0;
   virtual Result<StartOutcome> start(const VmRef& vm) = 0;
+  // Waits at most so long for the guest's first write since start(). Optional: not every hypervisor can tell.
+  virtual Result<FirstWrite> first_write(const VmRef& vm, std::chrono::milliseconds wait) {
+    static_cast<void>(vm), static_cast<void>(wait);
+    return FirstWrite{};
+  }
   virtual Result<void> stop(const VmRef& vm) = 0;  // at once
   // Takes the VM away; its disks stay, detached, unless told to delete them.
   virtual Result<void> remove(const VmRef& vm, bool delete_disks) = 0;

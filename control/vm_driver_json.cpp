@@ -140,6 +140,19 @@ boost::json::object to_json_object(const StartOutcome& outcome) {
   if (outcome.token.empty()) return {};
   return {{"token", outcome.token}};
 }
+boost::json::object to_json_object(const ShutdownOutcome& outcome) {
+  boost::json::object object{{"forced", outcome.forced}};
+  if (outcome.last_write_age_ms) object["last_write_age_ms"] = *outcome.last_write_age_ms;
+  return object;
+}
+boost::json::object to_json_object(const FirstWrite& write) {
+  switch (write.kind) {
+    case FirstWrite::cannot_tell: return {};
+    case FirstWrite::not_yet: return {{"age_ms", nullptr}};
+    case FirstWrite::seen: return {{"age_ms", write.age_ms}, {"unsure_ms", write.unsure_ms}};
+  }
+  return {};
+}
 boost::json::object to_json_object(const std::vector<Check>& checks) {
   boost::json::array array;
   for (const auto& check : checks)
@@ -232,6 +245,24 @@ Result<StartOutcome> start_outcome_from_json(const boost::json::object& object) 
   Fields fields(object);
   StartOutcome outcome{fields.text("token", false)};
   return fields.finish(std::move(outcome));
+}
+
+Result<ShutdownOutcome> shutdown_outcome_from_json(const boost::json::object& object) {
+  Fields fields(object);
+  ShutdownOutcome outcome{fields.truth("forced", false), std::nullopt};
+  if (const auto* age = object.if_contains("last_write_age_ms"); age != nullptr && !age->is_null())
+    outcome.last_write_age_ms = fields.number<std::uint64_t>("last_write_age_ms", 0);
+  return fields.finish(std::move(outcome));
+}
+
+Result<FirstWrite> first_write_from_json(const boost::json::object& object) {
+  const auto* age = object.if_contains("age_ms");
+  if (age == nullptr) return FirstWrite{};
+  if (age->is_null()) return FirstWrite{FirstWrite::not_yet};
+  Fields fields(object);
+  FirstWrite write{FirstWrite::seen, fields.number<std::uint64_t>("age_ms", 0),
+                   fields.number<std::uint64_t>("unsure_ms", 0, false)};
+  return fields.finish(std::move(write));
 }
 
 Result<std::vector<Check>> checks_from_json(const boost::json::object& object) {

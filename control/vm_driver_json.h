@@ -17,6 +17,8 @@ boost::json::object to_json_object(const VmFacts& facts);
 boost::json::object to_json_object(const Snapshot& snapshot);
 boost::json::object to_json_object(const ChangedExtents& changed);
 boost::json::object to_json_object(const StartOutcome& outcome);
+boost::json::object to_json_object(const ShutdownOutcome& outcome);
+boost::json::object to_json_object(const FirstWrite& write);
 boost::json::object to_json_object(const std::vector<Check>& checks);
 boost::json::object to_json_object(const Health& health);
 
@@ -26,6 +28,8 @@ Result<VmFacts> vm_facts_from_json(const boost::json::object& object);
 Result<Snapshot> snapshot_from_json(const boost::json::object& object);
 Result<ChangedExtents> changed_extents_from_json(const boost::json::object& object);
 Result<StartOutcome> start_outcome_from_json(const boost::json::object& object);
+Result<ShutdownOutcome> shutdown_outcome_from_json(const boost::json::object& object);
+Result<FirstWrite> first_write_from_json(const boost::json::object& object);
 Result<std::vector<Check>> checks_from_json(const boost::json::object& object);
 Result<Health> health_from_json(const boost::json::object& object);
 

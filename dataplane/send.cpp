@@ -266,7 +266,10 @@ class Sender {
   // ---- the end
 
   Result<SendResult> finish(ControlChannel& control) {
+    const auto asked = clock_.now();
     BH_TRY(const auto root, source_root());
+    read_source_ = clock_.now() - asked;
+    verify_began_.reset();
     FinishRequest finish{root, request_.swap};
     // From here the target may have finished even if its answer is lost: a retry then asks.
     sent_root_ = root;
@@ -294,6 +297,7 @@ class Sender {
   void report_finish(const boost::json::object& body) {
     const auto step = text_field(body, "step", 32);
     if (!step) return;
+    if (*step == "verify" && !verify_began_) verify_began_ = clock_.now();
     double fraction = 0;
     if (const auto* value = body.if_contains("fraction"); value != nullptr && value->is_number())
       fraction = value->to_number<double>();
@@ -324,6 +328,8 @@ class Sender {
     result.wire_bytes = wire_bytes_;
     result.epoch = opened_.epoch;
     result.seconds = seconds();
+    const auto verifying = read_source_ + (verify_began_ ? clock_.now() - *verify_began_ : Clock::Duration{0});
+    result.verify_seconds = std::chrono::duration<double>(verifying).count();
     result.root_digest_source = root;
     result.root_digest_target = finished.root_digest;
     result.format = to_string(opened_.format);
@@ -343,6 +349,8 @@ class Sender {
   std::uint64_t epoch_;
   std::uint64_t transfer_ = 0;            // what a retry goes on with
   std::optional<std::string> sent_root_;  // of the last finish that was sent
+  Clock::Duration read_source_{0};        // for the root alone
+  std::optional<Clock::Duration> verify_began_;
   std::uint64_t source_size_ = 0;
   std::unique_ptr<Disk> disk_;
   std::unique_ptr<SourceSession> session_;  // destroyed before the disk it reads

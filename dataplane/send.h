@@ -57,6 +57,7 @@ struct SendResult {
   std::uint64_t disk_bytes = 0, bytes_read = 0, blocks_compared = 0, blocks_changed = 0, payload_bytes = 0,
                 wire_bytes = 0, resumed_bytes = 0, epoch = 0;
   double seconds = 0;
+  double verify_seconds = 0;                           // of these: after all was sent, until both roots were known
   std::string root_digest_source, root_digest_target;  // hexadecimal; empty: not computed
   std::string format, staging;
   std::uint32_t retries = 0;

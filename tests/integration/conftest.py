@@ -15,6 +15,7 @@ SEED = int(os.environ.setdefault("BACKHAUL_SEED", str(random.SystemRandom().rand
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "records: many failbacks of real guests in a row; some minutes")
     config.addinivalue_line("markers", "alone: measures time or memory; runs after the others, one at a time")
 
 

@@ -27,7 +27,7 @@ class Watch:
     """Follows a console's log: when each record was acknowledged, by our clock."""
 
     def __init__(self, log):
-        self.log, self.seen, self.ending = log, {}, threading.Event()
+        self.log, self.seen, self.newest, self.ending = log, {}, -1, threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
         self.thread.start()
 
@@ -35,6 +35,7 @@ class Watch:
         while not self.ending.wait(0.005):
             for number in guest_records.acknowledged(self.text()):
                 self.seen.setdefault(number, time.monotonic())
+                self.newest = max(self.newest, number)
 
     def text(self):
         try:
@@ -46,7 +47,7 @@ class Watch:
         return max(guest_records.acknowledged(self.text()), default=-1)
 
     def wait_for(self, number, timeout=120):
-        harness.wait_until(lambda: self.last() >= number, timeout, f"record {number} in {self.log}")
+        harness.wait_until(lambda: self.newest >= number, timeout, f"record {number} in {self.log}")
         return self.last()
 
     def wait_for_more(self, count=3):
@@ -129,13 +130,13 @@ class QemuSites(Sites):
             "shutdown": {"timeout_s": 60, "allow_force": False}, **more}})
 
     def expect_records_at_home(self, vm, at_least, home="hv01"):
-        """Takes the VM down by its button and looks into its disks; nothing replicates any more."""
+        """Takes the VM down by its button and looks into its disks; nothing replicates any more. Returns the number of records."""
         place = self.primary[home]
         with Driver(self.folder, vm=vm, state=str(place.vms)) as driver:
             driver.disks, driver.options["disks"] = [], [str(place.disks)]
-            assert driver.call("shut-down", timeout_s=60, allow_force=False) == {"forced": False}
+            assert not driver.call("shut-down", timeout_s=60, allow_force=False)["forced"]
             assert not list(driver.directory().glob("overlay*"))
         raw = [self.folder / f"{vm}-{disk}.now" for disk in DISKS]
         for disk, copy in zip(DISKS, raw):
             harness.run("qemu-img", "convert", "-f", "vhdx", "-O", "raw", place.disks / f"{vm}-{disk}.vhdx", copy)
-        guest_records.expect_records(raw[0], at_least, raw[1])
+        return guest_records.expect_records(raw[0], at_least, raw[1])

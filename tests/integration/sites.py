@@ -326,7 +326,7 @@ class Sites:
 
     # Jobs -----------------------------------------------------------------------------------------------------------
 
-    def wait_job(self, job, condition, timeout=90, what=None):
+    def wait_job(self, job, condition, timeout=180, what=None):
         """Polls the job until condition(properties); survives an appliance that is away."""
         last = {}
 
@@ -339,19 +339,19 @@ class Sites:
         except AssertionError as late:
             raise AssertionError(f"{late}: {json.dumps(last, indent=1)[:6000]}") from None
 
-    def wait_task(self, job, task, timeout=90):
+    def wait_task(self, job, task, timeout=180):
         return self.wait_job(job, lambda now: now["backhaul"].get("currentTask") == task or now["state"] in ENDED, timeout, f"task {task}")
 
-    def wait_state(self, job, *states, timeout=90):
+    def wait_state(self, job, *states, timeout=180):
         return self.wait_job(job, lambda now: now["state"] in states, timeout, f"job {job} {states}")
 
-    def end(self, job, state="Succeeded", timeout=90):
+    def end(self, job, state="Succeeded", timeout=180):
         """Waits for the job's end, which must be this."""
         found = self.wait_state(job, *ENDED, timeout=timeout)
         assert found["state"] == state, json.dumps(found, indent=1)[:6000]
         return found
 
-    def suspended(self, job, timeout=90):
+    def suspended(self, job, timeout=180):
         found = self.wait_state(job, "Suspended", *ENDED, timeout=timeout)
         assert found["state"] == "Suspended", json.dumps(found, indent=1)[:6000]
         return found

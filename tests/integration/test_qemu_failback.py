@@ -1,8 +1,10 @@
 """Whole failbacks of real guests: QEMU at both sites, the appliance and a host agent over loopback TLS, and a guest that says which
 of its writes it was told are safe. What it was told is on the disks at home, and it goes on there."""
+import datetime
 import json
 import os
 import signal
+import time
 
 import guest_records
 import pytest
@@ -10,6 +12,25 @@ import pytest
 import harness
 from qemu_sites import DISKS, QemuSites, Watch, vm_facts
 from sites import sha256
+
+
+def expect_downtime(sites, job, done, away, back, last):
+    """The job's downtime has all its parts, and lies where the guest's own gap lies."""
+    downtime = done["backhaul"]["downtime"]
+    gap = back.seen[last + 1] - away.seen[last]
+    print(f"downtime by the guest {gap:.2f} s, by the job {downtime}")
+    assert downtime["from"] == "LastWrite" and downtime["until"] == "FirstWrite"
+    assert downtime["seconds"] == done["backhaul"]["downtimeSeconds"] == pytest.approx(sum(downtime["parts"].values()))
+    assert downtime["parts"]["bootSeconds"] > 0.3, "no guest boots as fast"
+    assert downtime["projected"]["seconds"] == pytest.approx(sum(downtime["projected"]["parts"].values()))
+    first_record = time.time() - time.monotonic() + back.seen[last + 1]
+    until = datetime.datetime.fromisoformat(downtime["untilTime"]).timestamp()
+    assert until - downtime["unsureSeconds"] <= first_record + 0.1, "the first write came before the first record was told"
+    shown = sites.cli("job", "show", job).stdout
+    assert "measured" in shown and "from the source's last write to the target's first write" in shown
+    assert f"boot {downtime['parts']['bootSeconds']:.2f}" in shown
+    metrics = sites.api.raw("GET", "/metrics")[2]
+    assert 'backhaul_item_downtime_seconds{item="web",part="boot"}' in metrics
 
 
 def test_a_guest_fails_back_while_it_writes_and_goes_on_at_home(qemu_sites):
@@ -24,8 +45,7 @@ def test_a_guest_fails_back_while_it_writes_and_goes_on_at_home(qemu_sites):
         done = qemu_sites.end(job, timeout=120)
         last = away.last()
         went_on = back.expect_to_go_on_after(away)
-        downtime = back.seen[last + 1] - away.seen[last]
-        print(f"downtime by the guest {downtime:.2f} s, by the job {done['backhaul'].get('downtimeSeconds')}; records {last} and {went_on}")
+        expect_downtime(qemu_sites, job, done, away, back, last)
 
         # Reverse Replicate: what was written at home since its first instruction, and nothing is scanned.
         qemu_sites.end(qemu_sites.api.commit("web"))

@@ -1,5 +1,6 @@
 """The qemu driver with a real guest that writes records and says which ones it was told are written (tests/guest/guest_records.py)."""
 import os
+import time
 
 import guest_records
 import pytest
@@ -72,7 +73,10 @@ def test_a_snapshot_of_a_writing_guest_holds_every_acknowledged_record(folder, i
             guest.wait_for_more()
             token = taken["token"]
         old = first.read_bytes()
-        assert guest.call("shut-down", timeout_s=60, allow_force=False) == {"forced": False}
+        asked = time.monotonic()
+        down = guest.call("shut-down", timeout_s=60, allow_force=False)
+        assert not down["forced"]
+        assert down["last_write_age_ms"] <= (time.monotonic() - asked) * 1000, "it unmounted after the button was pressed"
         assert guest_records.said(guest.console())[-1] == "bye"
         assert guest.power() == "off"
         taken = guest.snapshot("final")
@@ -85,6 +89,27 @@ def test_a_snapshot_of_a_writing_guest_holds_every_acknowledged_record(folder, i
         guest_records.expect_records(folder / "os.raw", guest.acknowledged(), folder / "data.raw")
 
 
+def test_the_first_write_of_a_guest_is_seen_and_a_daemon_that_was_away_says_how_unsure_it_is(folder, images):
+    images(folder)
+    with Guest(folder, ["os.raw", "data.raw"]) as guest:
+        guest.create_and_start(**GUEST)
+
+        def first_write():
+            answer = guest.call("first-write", wait_ms=500)
+            return answer if answer["age_ms"] is not None else None
+        harness.wait_until(first_write, 90, "the first write")
+        seen = time.monotonic()
+        guest.wait_for(3)
+        guest.kill()
+        known = first_write()
+        assert known["age_ms"] + known["unsure_ms"] >= (time.monotonic() - seen) * 1000 - 100, "a new process was not there"
+        guest.kill_qemu()
+        assert guest.call("first-write", wait_ms=500) == {}, "nobody can tell any more"
+        guest.call("start")
+        harness.wait_until(first_write, 90, "the first write of the second start")
+        assert guest.power() == "running"
+
+
 def test_a_guest_that_ignores_the_button_is_left_running_or_forced_when_allowed(folder, images):
     images(folder, deaf=True)
     with Guest(folder, ["os.raw"]) as guest:
@@ -95,7 +120,7 @@ def test_a_guest_that_ignores_the_button_is_left_running_or_forced_when_allowed(
         assert refused.value.code == "control.shutdown_refused"
         assert guest.power() == "running"
         guest.wait_for_more(3)
-        assert guest.call("shut-down", timeout_s=1, allow_force=True) == {"forced": True}
+        assert guest.call("shut-down", timeout_s=1, allow_force=True)["forced"]
         assert guest.power() == "off"
         guest.snapshot("final")
         guest_records.expect_records(folder / "os.raw", guest.acknowledged())

@@ -25,7 +25,7 @@ class SimClock final : public Clock {
  public:
   explicit SimClock(Duration step = std::chrono::microseconds(50)) : step_(step.count()) {}
   Duration now() const override { return Duration(now_.fetch_add(step_) + step_); }
-  std::int64_t unix_time_s() const override { return 1'800'000'000; }
+  std::int64_t unix_time_ms() const override { return 1'800'000'000'000; }
   void sleep_for(Duration duration) override { now_.fetch_add(duration.count()); }
 
  private:

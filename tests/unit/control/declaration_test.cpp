@@ -84,7 +84,7 @@ TEST(Declaration, JsonHasTheSameKeysAndSurvivesTheRoundTrip) {
   object["state"] = "Protected";
   auto refused = parse_item_json(object, "web01");
   ASSERT_FALSE(refused);
-  EXPECT_TRUE(refused.error().cause().starts_with("item: state: is no known key; known are commit_policy, "))
+  EXPECT_TRUE(refused.error().cause().starts_with("item: state: is no known key; known are boot, commit_policy, "))
       << refused.error().cause();
   RecoveryPlan plan = parse_plan_toml(example("plan.toml"), "plan.toml").value();
   auto plan_again = parse_plan_json(declared_json(plan), "shop");

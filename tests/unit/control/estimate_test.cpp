@@ -7,13 +7,30 @@ namespace {
 
 TEST(Estimate, DowntimeGrowsWithTheNextDeltaAndWithWhatWasMeasured) {
   Item item;
-  const double assumed = projected_downtime_s(item, 0);
-  EXPECT_DOUBLE_EQ(assumed, kAssumedShutdown_s + kVerifyAndSwap_s + kAssumedBoot_s);
-  EXPECT_DOUBLE_EQ(projected_downtime_s(item, 500'000'000), assumed + 5);
+  const double assumed = projected_downtime(item, 0).sum();
+  EXPECT_DOUBLE_EQ(assumed, kAssumedDowntime.sum());
+  EXPECT_DOUBLE_EQ(projected_downtime(item, 500'000'000).sum(), assumed + 5);
   item.bytes_per_s = 50e6;
-  item.shutdown_s = 4;
-  item.boot_s = 6;
-  EXPECT_DOUBLE_EQ(projected_downtime_s(item, 500'000'000), 4 + 10 + kVerifyAndSwap_s + 6);
+  // The round took 12 s, 10 of them for its bytes at this rate.
+  learn_downtime(item, {.shutdown = 4, .delta = 12, .verify = 0.5, .swap = 0.25, .wait = 100, .start = 1, .boot = 6},
+                 500'000'000, true);
+  const auto projected = projected_downtime(item, 250'000'000);
+  EXPECT_DOUBLE_EQ(projected.delta, 2 + 5);
+  EXPECT_DOUBLE_EQ(projected.wait, 0) << "a plan's gates are not foreseen";
+  EXPECT_DOUBLE_EQ(projected.sum(), 4 + 7 + 0.5 + 0.25 + 1 + 6);
+}
+
+TEST(Estimate, ADriverThatCannotTellTheFirstWriteLeavesTheBootAsItWasKnown) {
+  Item item;
+  const DowntimeParts measured{.shutdown = 2, .delta = 1, .verify = 0, .swap = 1, .wait = 0, .start = 1, .boot = 0};
+  learn_downtime(item, measured, 0, false);
+  EXPECT_DOUBLE_EQ(projected_downtime(item, 0).boot, kAssumedDowntime.boot);
+  EXPECT_DOUBLE_EQ(projected_downtime(item, 0).shutdown, 2);
+  auto seen = measured;
+  seen.boot = 7;
+  learn_downtime(item, seen, 0, true);
+  learn_downtime(item, measured, 0, false);
+  EXPECT_DOUBLE_EQ(projected_downtime(item, 0).boot, 7);
 }
 
 TEST(Estimate, AdvisesTheFullDownloadOnlyWhenItIsFasterOrThereIsNothingToCompareWith) {

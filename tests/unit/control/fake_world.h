@@ -24,8 +24,8 @@ struct Crash {};  // thrown through everything, like kill -9
 class FakeClock final : public Clock {
  public:
   Duration now() const override { return now_; }
-  std::int64_t unix_time_s() const override {
-    return 1'700'000'000 + std::chrono::duration_cast<std::chrono::seconds>(now_).count();
+  std::int64_t unix_time_ms() const override {
+    return 1'700'000'000'000 + std::chrono::duration_cast<std::chrono::milliseconds>(now_).count();
   }
   void sleep_for(Duration duration) override { now_ += duration; }
 
@@ -66,6 +66,8 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
   std::vector<std::string> log;  // outside actions, in order
   std::set<std::string> tokens;
   HostReport host;
+  std::optional<std::uint64_t> last_write_age_ms;
+  FirstWrite first_write;  // what every driver says
   bool host_connected = true, ignores_shutdown = false, healthy = true, tracker_lost = false;
   int polls_of_a_round = 2;
   std::uint64_t dirty_bytes = 1000;
@@ -273,7 +275,7 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
         if (world_.ignores_shutdown && vm.power == PowerState::running && !request.allow_force)
           return make_error(ControlErrc::shutdown_refused, ref.vm);
         vm.power = PowerState::off;
-        return ShutdownOutcome{world_.ignores_shutdown};
+        return ShutdownOutcome{world_.ignores_shutdown, world_.last_write_age_ms};
       });
     }
     Result<void> create(const VmRef& ref, const VmDescription&) override {
@@ -296,6 +298,11 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
         world_.tokens.insert("started-" + host_);
         return StartOutcome{"started-" + host_};
       });
+    }
+    Result<FirstWrite> first_write(const VmRef&, std::chrono::milliseconds wait) override {
+      if (!world_.host_connected && !host_.empty()) return make_error(ControlErrc::host_unreachable, host_);
+      if (world_.first_write.kind == FirstWrite::not_yet) world_.clock.sleep_for(wait);
+      return world_.first_write;
     }
     Result<void> stop(const VmRef& ref) override {
       return world_.act<void>("stop " + host_, [&]() -> Result<void> {

@@ -18,6 +18,8 @@ class RecordingDriver final : public VmDriver {
   ChangedExtents changed;
   std::optional<std::uint64_t> bytes = 4096;
   bool refuses_shutdown = false;
+  std::optional<std::uint64_t> last_write_age_ms;
+  FirstWrite written;
 
   Result<VmFacts> describe(const VmRef& vm) override {
     asked = "describe " + vm.vm + " " + vm.disks.at(0).path + " " + boost::json::serialize(vm.settings);
@@ -47,7 +49,7 @@ class RecordingDriver final : public VmDriver {
   Result<ShutdownOutcome> shut_down(const VmRef&, const ShutdownRequest& request) override {
     asked = "shut-down " + std::to_string(request.timeout_s) + (request.allow_force ? " force" : "");
     if (refuses_shutdown) return make_error(ControlErrc::shutdown_refused, "the guest plays dead");
-    return ShutdownOutcome{request.allow_force};
+    return ShutdownOutcome{request.allow_force, last_write_age_ms};
   }
   Result<void> create(const VmRef&, const VmDescription& description) override {
     asked = "create " + description.name + " " + description.nics.at(0).network;
@@ -56,6 +58,10 @@ class RecordingDriver final : public VmDriver {
   Result<StartOutcome> start(const VmRef&) override {
     asked = "start";
     return StartOutcome{"started-1"};
+  }
+  Result<FirstWrite> first_write(const VmRef&, std::chrono::milliseconds wait) override {
+    asked = "first-write " + std::to_string(wait.count());
+    return written;
   }
   Result<void> stop(const VmRef&) override {
     asked = "stop";
@@ -171,6 +177,27 @@ TEST_F(JsonDriverLoop, every_other_verb_arrives_with_its_arguments) {
   const auto health = driver.health(vm);
   ASSERT_TRUE(health);
   EXPECT_TRUE(health->healthy);
+}
+
+TEST_F(JsonDriverLoop, the_last_and_the_first_write_travel_as_ages_and_may_be_unknown) {
+  auto outcome = driver.shut_down(vm, {30, false});
+  ASSERT_TRUE(outcome);
+  EXPECT_FALSE(outcome->last_write_age_ms);
+  behind.last_write_age_ms = 1234;
+  outcome = driver.shut_down(vm, {30, false});
+  ASSERT_TRUE(outcome);
+  EXPECT_EQ(outcome->last_write_age_ms, 1234u);
+  for (const auto kind : {FirstWrite::cannot_tell, FirstWrite::not_yet, FirstWrite::seen}) {
+    behind.written = {kind, 500, 20};
+    const auto write = driver.first_write(vm, std::chrono::milliseconds(250));
+    ASSERT_TRUE(write);
+    EXPECT_EQ(behind.asked, "first-write 250");
+    EXPECT_EQ(write->kind, kind);
+    EXPECT_EQ(write->age_ms, kind == FirstWrite::seen ? 500u : 0u);
+    EXPECT_EQ(write->unsure_ms, kind == FirstWrite::seen ? 20u : 0u);
+  }
+  ASSERT_TRUE(driver.first_write(vm, std::chrono::hours(1)));
+  EXPECT_EQ(behind.asked, "first-write 10000") << "others for this VM wait behind the call";
 }
 
 TEST_F(JsonDriverLoop, a_shutdown_says_whether_it_was_forced_and_a_refusal_stays_one) {

@@ -28,7 +28,10 @@ Job filled_job() {
   job.round.disks.resize(1);
   job.round.disks[0].root_digest_source = "ab";
   job.actions = {{"stop", true, boost::json::object{{"forced", true}}, 9}};
-  job.estimate = Estimate{1, 2, 3, true, "why"};
+  job.estimate = Estimate{1, 2, 3, 4, true, "why"};
+  job.projected.boot = 12;
+  job.moments.unsure_ms = 7;
+  job.moments.no_first_write = "nobody looked";
   job.children = {"18", "19"};
   return job;
 }

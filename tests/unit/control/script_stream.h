@@ -20,7 +20,7 @@ namespace backhaul::test {
 class TickingClock final : public Clock {
  public:
   Duration now() const override { return Duration(now_.load()); }
-  std::int64_t unix_time_s() const override { return 1'800'000'000; }
+  std::int64_t unix_time_ms() const override { return 1'800'000'000'000; }
   void sleep_for(Duration duration) override { now_.fetch_add(duration.count()); }
   void tick() { sleep_for(std::chrono::seconds(1)); }
 

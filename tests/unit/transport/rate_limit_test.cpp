@@ -16,7 +16,7 @@ using std::chrono::seconds;
 class FakeClock : public Clock {
  public:
   Duration now() const override { return Duration(now_.load()); }
-  std::int64_t unix_time_s() const override { return 0; }
+  std::int64_t unix_time_ms() const override { return 0; }
   void sleep_for(Duration duration) override { now_ += duration.count(); }
 
  private:
