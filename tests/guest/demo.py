@@ -1,14 +1,17 @@
 #!/usr/bin/python3
-"""The demo: a real disk comes home.
+"""The demo: a real virtual machine comes home while it runs.
 
-A bootable Linux disk of generation 2 stands at the recovery site, an older copy (generation 1) at the primary site as VHDX.
-`backhaul send` makes the VHDX equal to the source by sending what differs; then once more, with both the sender and the
-host agent killed in the middle. QEMU checks, compares and boots what arrived. Asks nothing, leaves nothing behind;
-exit 1 when anything does not match.
+At the recovery site a guest in QEMU writes numbered records with fsync and says on its console which it was told are safe. At the
+primary site lie its old disks as VHDX. The appliance fails it back: it replicates while the guest writes, and on Complete Failover
+shuts the guest down, sends the last changes, swaps the disks in and starts it at home. Then the failback is undone and done once more, with
+kill -9 of both daemons in the downtime. Every record is looked for at home. Asks nothing, leaves nothing behind; exit 1 when
+anything does not match.
 
     demo.py [--program PATH]
 """
 import argparse
+import contextlib
+import http.client
 import os
 import pathlib
 import subprocess
@@ -16,9 +19,23 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
+import guest_records  # noqa: E402
 import harness  # noqa: E402
+from qemu_sites import DISKS, QemuSites, Watch  # noqa: E402
 
 MIB = harness.MIB
+VM = "web"
+CREATE = "CreateVmIfNotFound"
+PARTS = ("shutdown", "delta", "verify", "swap", "start", "boot")
+PACE = {"look_ms": 250, "delta_interval_ms": 4000, "delta_least_ms": 1000, "retry_first_ms": 200, "retry_last_ms": 1000, "attempts": 60}
+
+
+class Timeline:
+    def __init__(self):
+        self.began = time.monotonic()
+
+    def say(self, text):
+        print(f"  {time.monotonic() - self.began:6.2f} s  {text}", flush=True)
 
 
 def title(text):
@@ -39,111 +56,129 @@ def expect(condition, text):
     print(f"  ok: {text}", flush=True)
 
 
-def show_result(result):
-    fact("disk", mib(result["disk_bytes"]))
-    fact("read at the source", mib(result["bytes_read"]))
-    fact("blocks compared", f"{result['blocks_compared']:,}")
-    fact("blocks changed", f"{result['blocks_changed']:,} = {mib(result['blocks_changed'] * harness.BLOCK)}")
-    fact("payload shipped", mib(result["payload_bytes"]))
-    fact("on the wire", mib(result["wire_bytes"]))
-    fact("not sent again", mib(result["resumed_bytes"]))
-    fact("seconds", f"{result['seconds']:.2f}")
-    fact("root digest, source", result["root_digest_source"])
-    fact("root digest, target", result["root_digest_target"])
+def describe_round(found):
+    disks = found["disks"]
+    return (f"round {found['number']}: {sum(disk['blocksCompared'] for disk in disks):,} blocks compared, "
+            f"{sum(disk['blocksChanged'] for disk in disks):,} changed, {mib(sum(disk['payloadBytes'] for disk in disks))} sent")
 
 
-def check_delivery(source, target, result):
-    expect(result["root_digest_source"] == result["root_digest_target"], "both ends computed the same root digest")
-    harness.qemu_check(target)
-    expect(True, "qemu-img check finds nothing wrong with the VHDX")
-    harness.qemu_compare(source, "raw", target, "vhdx")
-    expect(True, "qemu-img compare: source and VHDX are identical")
+class Follower:
+    """Tells what a job does as it does it."""
+
+    def __init__(self, sites, timeline, watch):
+        self.sites, self.timeline, self.watch, self.round, self.task = sites, timeline, watch, 0, None
+
+    def look(self, job):
+        found = self.sites.api.job(job)
+        facts = found["backhaul"]
+        if facts["round"]["number"] != self.round and not facts["round"]["open"]:
+            self.round = facts["round"]["number"]
+            self.timeline.say(f"{describe_round(facts['round'])}; the guest is at record {self.watch.last()}")
+        if facts["currentTask"] != self.task:
+            self.task = facts["currentTask"]
+            self.timeline.say(self.task)
+        return found
+
+    def until(self, job, condition, timeout=120):
+        def look():
+            with contextlib.suppress(OSError, http.client.HTTPException):  # the appliance is away
+                now = self.look(job)
+                return now if condition(now) else None
+        found = harness.wait_until(look, timeout, f"job {job}")
+        if found["state"] == "Failed":
+            raise AssertionError(f"the job failed: {found['errors']}")
+        return found
 
 
-def send(host, pki, source, disk, **options):
-    """Runs a send with its result as numbers."""
-    words = harness.send_words(source, host.url(disk), pki, options) + ["--json"]
-    print(f"  $ backhaul {' '.join(words[1:])}", flush=True)
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=600)
-    expect(done.returncode == 0, f"backhaul send ended well {done.stdout if done.returncode else ''}".strip())
-    return harness.last_json(done.stdout)
+def show_downtime(done, gap):
+    downtime = done["backhaul"]["downtime"]
+    measured, projected = downtime["parts"], downtime["projected"]["parts"]
+    print(f"\n  {'downtime':24} {'projected':>10} {'measured':>10}", flush=True)
+    for part in PARTS:
+        key = f"{part}Seconds"
+        print(f"    {part:22} {projected.get(key, 0):8.2f} s {measured.get(key, 0):8.2f} s", flush=True)
+    print(f"    {'in all':22} {downtime['projected']['seconds']:8.2f} s {downtime['seconds']:8.2f} s", flush=True)
+    fact("by the guest's records", f"{gap:.2f} s from the last acknowledged one there to the first one at home")
+    expect(downtime["from"] == "LastWrite" and downtime["until"] == "FirstWrite", "measured from the last write to the first")
 
 
-def send_watched(host, pki, source, disk, **options):
-    """Runs a send as a person would, with progress and result on this terminal. Returns what it printed as its result."""
-    words = harness.send_words(source, host.url(disk), pki, options)
-    print(f"  $ backhaul {' '.join(words[1:])}", flush=True)
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=600)
-    print("".join(f"    {line}\n" for line in done.stdout.splitlines()), end="", flush=True)
-    expect(done.returncode == 0, "backhaul send ended well")
-    return done.stdout
+def fail_back(sites, away, victims=()):
+    """A planned failover to its end; `victims` are killed right after Complete Failover. Returns the job and the watch at home."""
+    timeline = Timeline()
+    sites.home().console(VM).unlink(missing_ok=True)  # of an earlier start
+    job = sites.api.failover(VM, recoveryVmCreationOption=CREATE)
+    follower = Follower(sites, timeline, away)
+    follower.until(job, lambda now: now["state"] in ("Suspended", "Failed"))
+    away.wait_for_more(60)
+    found = follower.look(job)
+    timeline.say(f"next delta {mib(found['backhaul']['nextDeltaBytes'])}, projected downtime "
+                 f"{found['backhaul']['projectedDowntimeSeconds']:.1f} s. Complete Failover")
+    sites.api.resume(job)
+    for victim in victims:
+        victim.kill()
+        timeline.say(f"kill -9 of the {victim.name}")
+    for victim in victims:
+        victim.start()
+    back = Watch(sites.home().console(VM))
+    done = follower.until(job, lambda now: now["state"] in ("Succeeded", "Failed"))
+    timeline.say("the guest runs at home and writes")
+    return done, back
 
 
-def interrupted_send(host, pki, source, disk):
-    """Kills the sender, then the host agent, in the middle of a slowed send; then lets a third run finish."""
-    options = {"sync": "full", "format": "vhdx", "lanes": 2, "verify": "written"}
-    for victim in ("the sender", "the host agent"):
-        with harness.sending(host, pki, source, disk, limit=30 * MIB, **options) as process:
-            time.sleep(2.5)
-            expect(process.poll() is None, f"the send is under way; kill -9 of {victim}")
-            if victim == "the sender":
-                process.kill()
-            else:
-                host.kill()
-                process.kill()
-                host.start()
-    print("  the same command again, without the brake", flush=True)
-    return send(host, pki, source, disk, **options)
+def check_job(sites, done):
+    for disk in done["backhaul"]["round"]["disks"]:
+        here = harness.digest(sites.recovery.disk(VM, disk["name"]))
+        expect(here == disk["rootDigestSource"] == disk["rootDigestTarget"],
+               f"disk {disk['name']}: both ends' root digests and `backhaul digest` of the source agree: {here[:16]}...")
 
 
-def show_guest(target, guest):
-    started = time.monotonic()
-    generation, files = harness.expect_guest(target, "vhdx", guest, interface="ide")
-    fact("booted and off again in", f"{time.monotonic() - started:.0f} s")
-    fact("generation found", generation)
-    for name in list(files)[:3]:
-        fact(name, files[name])
-    fact("...", f"{len(files)} files in all")
-    expect(True, "the guest found generation 2 and every file with the SHA-256 of the source")
+def check_at_home(sites, back, last):
+    """The guest goes on there; then it is shut down and its disks are looked into."""
+    went_on = back.wait_for(last + 20)
+    expect(guest_records.starts(back.text()) == [last + 1], f"the guest found record {last} as its last at home, and goes on with {last + 1}")
+    expect(went_on >= last + 20, f"it writes at home: record {went_on}")
+    final = sites.expect_records_at_home(VM, back.last())
+    expect(True, f"every acknowledged record of both sites is on the disks at home, in order: {final}; ext4 is clean")
+    for disk in DISKS:
+        harness.qemu_check(sites.home().disks / f"{VM}-{disk}.vhdx")
+    expect(True, "qemu-img check finds nothing wrong with the VHDX disks")
 
 
 def demo(folder):
-    title("1. Two sites: a running disk, and an older copy of it at home")
-    store = folder / "primary-site"
-    store.mkdir()
-    older = harness.build_guest.build(folder / "older.raw", size=512 * MIB, files=40, file_size=4 * MIB, generation="1")
-    source = harness.build_guest.advance(older, folder / "recovery-site.raw", generation="2", every=8)
-    for name in ("web.vhdx", "db.vhdx"):
-        harness.run("qemu-img", "convert", "-f", "raw", "-O", "vhdx", older.path, store / name)
-    os.unlink(older.path)
-    fact("source disk", f"{mib(source.size)}, {mib(harness.allocated_bytes(source.path))} of it allocated, generation 2")
-    fact("copy at home", f"VHDX by QEMU, {mib(os.path.getsize(store / 'web.vhdx'))}, generation 1")
-
-    title("2. Certificates, and the host agent at the primary site")
+    title("1. Two sites: a guest that runs at the recovery site, and its old disks at home")
+    fresh = folder / "fresh"
+    fresh.mkdir()
+    guest_records.build(fresh / "os.raw", fresh / "data.raw")
     pki = harness.make_pki(folder / "tls")
-    with harness.Host(store, pki) as host:
-        fact("host agent", f"127.0.0.1:{host.port}, mutual TLS 1.3")
+    with QemuSites(folder / "sites", pki, fresh, pace=PACE) as sites:
+        fact("appliance", f"https://127.0.0.1:{sites.appliance.port}, with the qemu driver")
+        fact("host agent", f"127.0.0.1:{sites.host().port}, mutual TLS 1.3, with the qemu driver")
+        sites.make_guest(VM)
+        with Watch(sites.recovery.console(VM)) as away:
+            away.wait_for(20)
+            fact("guest", f"two disks, {mib(guest_records.SIZE)} and {mib(guest_records.SECOND_SIZE)}; it has written record {away.last()}")
 
-        title("3. backhaul send: only what differs")
-        result = send(host, pki, source.path, "web.vhdx", sync="delta", format="vhdx", lanes=2)
-        show_result(result)
-        expect(0 < result["blocks_changed"] < result["blocks_compared"], "a part of the blocks differed")
-        check_delivery(source.path, store / "web.vhdx", result)
+            title("2. It fails back while it runs")
+            done, back = fail_back(sites, away)
+            last = away.last()
+            with back:
+                back.wait_for(last + 1)
+                show_downtime(done, back.seen[last + 1] - away.seen[last])
+                title("3. Proof")
+                check_job(sites, done)
+                check_at_home(sites, back, last)
 
-        title("4. The same send again: nothing is left to ship. `backhaul digest` agrees")
-        send_watched(host, pki, source.path, "web.vhdx", sync="delta", format="vhdx", lanes=2)
-        expect(harness.digest(source.path) == harness.digest(store / "web.vhdx") == result["root_digest_source"],
-               "backhaul digest: source, VHDX and the send say the same")
-
-        title("5. A second disk, with kill -9 of each side in the middle")
-        result = interrupted_send(host, pki, source.path, "db.vhdx")
-        show_result(result)
-        expect(result["resumed_bytes"] > 0, "what was acknowledged before the kills was not sent again")
-        check_delivery(source.path, store / "db.vhdx", result)
-    title("6. QEMU boots what arrived")
-    for name in ("web.vhdx", "db.vhdx"):
-        print(f"  {name}", flush=True)
-        show_guest(store / name, source)
+            title("4. Undo; and once more, with both daemons killed in the downtime")
+            sites.end(sites.api.cancel_failover(VM), timeout=120)
+            away.wait_for(last + 20)
+            expect(guest_records.starts(away.text()) == [last + 1], f"undone: the guest runs at the recovery site again, from record {last + 1}")
+            done, back = fail_back(sites, away, victims=(sites.host(), sites.appliance))
+            last = away.last()
+            with back:
+                back.wait_for(last + 1)
+                show_downtime(done, back.seen[last + 1] - away.seen[last])
+                check_job(sites, done)
+                check_at_home(sites, back, last)
 
 
 def main():
@@ -158,12 +193,13 @@ def main():
     started = time.monotonic()
     try:
         with harness.temporary_folder() as folder:
+            (folder / "sites").mkdir()
             demo(folder)
     except (AssertionError, RuntimeError, ValueError, KeyError, OSError,
             subprocess.SubprocessError) as problem:
         print(f"\ndemo: FAILED: {problem}", file=sys.stderr)
         return 1
-    title(f"The disk is home. {time.monotonic() - started:.0f} s in all.")
+    title(f"The guest is home. {time.monotonic() - started:.0f} s in all.")
     return 0
 
 
