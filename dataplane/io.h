@@ -68,6 +68,11 @@ class File {
   // Forgets cached clean pages of the range, so that a later read comes from the device. Best effort.
   virtual void drop_cache(std::uint64_t offset, std::uint64_t length) noexcept = 0;
   virtual Result<FileIdentity> identity() = 0;
+  // The range will soon be read by read_at: the system may begin now, so that many such reads overlap. Best effort.
+  virtual void will_read(std::uint64_t offset, std::uint64_t length) noexcept {
+    (void)offset;
+    (void)length;
+  }
 
   // Must be called before IoQueue writes to these ranges; write_at, zero_at and resize call it themselves. A plain file
   // does nothing here; an undo file makes the old content durable first (dataplane/undo.h).

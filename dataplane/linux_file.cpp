@@ -239,6 +239,10 @@ void LinuxFile::drop_cache(std::uint64_t offset, std::uint64_t length) noexcept 
                         POSIX_FADV_DONTNEED);
 }
 
+void LinuxFile::will_read(std::uint64_t offset, std::uint64_t length) noexcept {
+  (void)::posix_fadvise(buffered_.get(), static_cast<off_t>(offset), static_cast<off_t>(length), POSIX_FADV_WILLNEED);
+}
+
 Result<FileIdentity> LinuxFile::identity() {
   struct statx status {};
   if (::statx(buffered_.get(), "", AT_EMPTY_PATH, STATX_BASIC_STATS, &status) != 0)

@@ -44,6 +44,7 @@ class LinuxFile final : public File {
   Result<void> sync() override;
   Result<std::optional<ByteRange>> next_data(std::uint64_t from) override;
   void drop_cache(std::uint64_t offset, std::uint64_t length) noexcept override;
+  void will_read(std::uint64_t offset, std::uint64_t length) noexcept override;
   Result<FileIdentity> identity() override;
 
   std::uint64_t id() const noexcept { return id_; }  // unique in this process, never 0

@@ -33,6 +33,8 @@ constexpr std::size_t kMaxBatches = 4;
 constexpr std::uint64_t kMaxRoundChunks = kUndoMaxRunChunks;
 constexpr std::size_t kMaxRoundRuns = 512;
 constexpr std::uint64_t kDropCacheBytes = 256 * kKiB;
+// How far reads of old content are announced ahead: a batch, 4 MiB of pages.
+constexpr std::uint64_t kAnnouncedChunks = kUndoMaxDataChunks;
 
 struct ChunkRun {
   std::uint64_t first = 0, end = 0;
@@ -74,6 +76,7 @@ class UndoFile final : public File {
   Result<FileIdentity> identity() override { return file_->identity(); }
   Result<std::optional<ByteRange>> next_data(std::uint64_t from) override { return file_->next_data(from); }
   void drop_cache(std::uint64_t offset, std::uint64_t length) noexcept override { file_->drop_cache(offset, length); }
+  void will_read(std::uint64_t offset, std::uint64_t length) noexcept override { file_->will_read(offset, length); }
   Result<void> read_at(std::uint64_t offset, MutableBytes into) override { return file_->read_at(offset, into); }
 
   Result<void> write_at(std::uint64_t offset, Bytes from) override {
@@ -111,6 +114,7 @@ class UndoFile final : public File {
   void wait_for_others(std::span<const ByteRange> ranges);
 
   Result<void> save_batch(Batch& batch);
+  void announce(const Batch& batch, std::size_t reading, std::size_t& announced);
   Result<void> add_hole(Batch& batch, std::uint64_t first, std::uint64_t end);
   Result<std::uint64_t> add_data(Batch& batch, std::uint64_t first, std::uint64_t end);
   std::uint64_t extend_hole(Batch& batch, std::uint64_t first, std::uint64_t end, std::uint64_t hole_end);
@@ -274,7 +278,10 @@ Result<void> UndoFile::save_batch(Batch& batch) {
   std::optional<ByteRange> data;  // what next_data said last; holds for every later place up to its end
   bool asked = false;
   std::uint64_t next = 0;  // chunks before are done; an extended hole may reach over later runs
-  for (const ChunkRun& run : batch.runs) {
+  std::size_t announced = 0;
+  for (std::size_t i = 0; i < batch.runs.size(); ++i) {
+    const ChunkRun run = batch.runs[i];
+    announce(batch, i, announced);
     next = std::max(next, run.first);
     while (next < run.end) {
       const std::uint64_t offset = next * kUndoChunkSize;
@@ -301,6 +308,21 @@ Result<void> UndoFile::save_batch(Batch& batch) {
     end = log_end_;
   }
   return sync_log(end);
+}
+
+// Scattered runs are read one by one, but the device gets them many at a time. A single run needs no help, and one
+// longer than a record gets the system's own read-ahead.
+void UndoFile::announce(const Batch& batch, std::size_t reading, std::size_t& announced) {
+  if (batch.runs.size() < 2) return;
+  std::uint64_t chunks = 0;
+  for (std::size_t i = reading; i < batch.runs.size() && chunks < kAnnouncedChunks; ++i) {
+    const ChunkRun& run = batch.runs[i];
+    const std::uint64_t count = run.end - run.first;
+    chunks += count;
+    if (i < announced) continue;
+    announced = i + 1;
+    if (count <= kUndoMaxDataChunks) file_->will_read(run.first * kUndoChunkSize, count * kUndoChunkSize);
+  }
 }
 
 // The rest of a hole is claimed too, as far as nobody else saved or claimed it.

@@ -1,9 +1,11 @@
 // A storage that calls a function before each sync of its files, whose error the sync then returns: for tests that need
-// something to happen just then. Shared by this folder's tests. Everything else goes to the storage below.
+// something to happen just then. A file alone also tells what was announced to be read. Shared by this folder's tests.
+// Everything else goes to the storage below.
 #pragma once
 
 #include <functional>
 #include <utility>
+#include <vector>
 
 #include "dataplane/io.h"
 
@@ -29,6 +31,11 @@ class HookedFile final : public File {
   void drop_cache(std::uint64_t offset, std::uint64_t length) noexcept override { file_->drop_cache(offset, length); }
   Result<FileIdentity> identity() override { return file_->identity(); }
   File& native() noexcept override { return file_->native(); }
+  void will_read(std::uint64_t offset, std::uint64_t length) noexcept override {
+    announced.push_back({offset, length});
+  }
+
+  std::vector<ByteRange> announced;
 
  private:
   std::unique_ptr<File> file_;

@@ -489,5 +489,32 @@ TEST(Undo, TheLogHasTheDocumentedBytes) {
   EXPECT_FALSE(decode_undo_record(header, bytes, 12288));
 }
 
+// The device gets scattered reads of old content many at a time, each once, and only a batch ahead.
+TEST(Undo, ScatteredReadsAreAnnouncedOnceAndABatchAhead) {
+  SimStorage storage{SimOptions{}};
+  {
+    auto file = storage.create("disk").value();
+    ASSERT_TRUE(file->write_at(0, Content(400 * kChunk, std::byte{0x11})));
+    ASSERT_TRUE(file->sync());
+  }
+  const auto old = storage.content("disk");
+  make_log(storage);
+  const std::function<Result<void>()> no_hook;
+  auto told = std::make_unique<HookedFile>(storage.open("disk", OpenMode::write).value(), no_hook);
+  auto& announced = told->announced;
+  auto undo = open_undo_file(storage, "undo", std::move(told)).value();
+  std::vector<ByteRange> ranges;
+  for (std::uint64_t chunk = 1; chunk < 400; chunk += 2) ranges.push_back({chunk * kChunk, kChunk});
+  ASSERT_TRUE(undo->prepare_write(ranges));
+  EXPECT_EQ(announced, ranges);
+  announced.clear();
+  const ByteRange one{0, kChunk};
+  ASSERT_TRUE(undo->prepare_write({&one, 1}));
+  EXPECT_TRUE(announced.empty()) << "one run needs no help";
+  for (const auto& range : ranges) ASSERT_TRUE(undo->write_at(range.offset, Content(kChunk, std::byte{0x22})));
+  undo.reset();
+  expect_restored(storage, old);
+}
+
 }  // namespace
 }  // namespace backhaul
