@@ -115,6 +115,13 @@ def data_units(path, unit):
     return units
 
 
+def overwrite_with_zeros(path):
+    """Zeros in place of all data; the pages stay."""
+    with open(path, "r+b") as image:
+        for number in data_units(path, MIB):
+            os.pwrite(image.fileno(), bytes(MIB), number * MIB)
+
+
 class Changes:
     """Overwrites scattered units of a disk's data, other bytes each time. What changed last is in `extents`."""
 

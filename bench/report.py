@@ -43,7 +43,8 @@ def table(result):
     lines += [f"FAILED {name}: {why}" for name, why in failed.items()]
     machine = result["machine"]
     lines.append(f"{machine['cpu']}, {machine['cores']} cores, kernel {machine['kernel']}, commit {machine['commit']}, "
-                 f"{result['size']} run of {result['seconds']:.0f} s; other programs took {result['others_share']:.0%} of the machine, its host {result['stolen_share']:.0%}")
+                 f"{result['size']} run of {result['seconds']:.0f} s, {result['rounds']} rounds; other programs took "
+                 f"{result['others_share']:.0%} of the machine, its host {result['stolen_share']:.0%}")
     return "\n".join(lines)
 
 
