@@ -39,7 +39,7 @@ inline std::vector<std::byte> sealed(RecordSealer& sealer, RecordType type, Byte
 inline void append(CipherBuffer& buffer, Bytes bytes) {
   buffer.compact();
   ASSERT_LE(bytes.size(), buffer.room());
-  std::memcpy(buffer.free_space().data(), bytes.data(), bytes.size());
+  if (!bytes.empty()) std::memcpy(buffer.free_space().data(), bytes.data(), bytes.size());
   buffer.end += bytes.size();
 }
 
