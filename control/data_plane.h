@@ -29,7 +29,9 @@ struct RoundRequest {
   std::uint64_t size_bytes = 0;
   DataSync sync = DataSync::for_down_time;
   std::optional<std::vector<ByteRange>>
-      changed;              // a hint: all that can differ from what the target's staged disk holds
+      changed;            // a hint: all that can differ from what the target's staged disk holds
+  std::string base_root;  // with `changed`: the target holds what was once delivered to the source's disk, content with
+                          // this root digest. Empty: it holds what the round before has left
   std::uint32_t lanes = 0;  // 0: default
   std::string verify = "written", compress = "auto";
   std::uint64_t limit_bytes_per_s = 0;
@@ -66,6 +68,7 @@ struct TargetDisk {
   std::uint64_t size_bytes = 0;
   std::string format;
   std::uint64_t epoch = 0;
+  std::string root_digest;  // swapped: of what was delivered, when nobody has written to the disk since; else empty
 };
 
 struct HostReport {

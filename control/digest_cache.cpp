@@ -45,8 +45,8 @@ void DigestCache::put(const std::string& target, std::shared_ptr<const DiskDiges
 Result<SendResult> DigestCache::run(const std::string& target, SendRequest& request,
                                     const std::function<Result<SendResult>(const SendRequest&)>& send) {
   if (request.changed) {
-    request.base = find(target);
-    if (!request.base && request.verify == VerifyMode::written) {
+    if (!request.base) request.base = find(target);
+    if (!request.base && request.verify != VerifyMode::none) {
       spdlog::info("{}: no digests of a round before: compares everything", target);
       request.changed.reset();
     }

@@ -22,7 +22,7 @@ class DigestCache {
   void remove(const std::string& target);
 
   // Runs `send` for a round onto `target`: with the digests of the round before when only changed extents are to be
-  // sent, or over everything when there are none. Remembers what it leaves.
+  // sent and the request has no base of its own, or over everything when there are none. Remembers what it leaves.
   Result<SendResult> run(const std::string& target, SendRequest& request,
                          const std::function<Result<SendResult>(const SendRequest&)>& send);
 

@@ -55,6 +55,7 @@ TargetDisk disk_of(const TargetStatus& status) {
   disk.size_bytes = status.size;
   if (status.state != TargetState::absent) disk.format = to_string(status.format);
   disk.epoch = job_epoch(status.epoch);
+  disk.root_digest = status.root_digest;
   return disk;
 }
 
@@ -139,6 +140,7 @@ Result<SendResult> EngineDataPlane::send_to_agent(const RoundRequest& round, con
   request.stop = &stop;
   spdlog::info("{}: {} to {}:{}, epoch {}{}", round.run, request.source, round.target.host, round.target.path,
                round.epoch, request.changed ? fmt::format(", {} changed extents", request.changed->size()) : "");
+  if (!round.base_root.empty()) node_.set_delivered_base(round.source.path, round.base_root, request);
   return digests_.run(round.target.host + ":" + round.target.path, request,
                       [&](const SendRequest& ready) { return send_disk(ready, *agent->tls(), node_.parts); });
 }
@@ -175,6 +177,7 @@ Result<SendResult> EngineDataPlane::receive_from_agent(const RoundRequest& round
   call.verify = request.verify;
   call.format = request.format;
   call.changed = request.changed;
+  call.base_root = round.base_root;
   call.compress = request.compress;
   call.lanes = request.lanes;
   call.limit_bytes_per_s = request.limit_bytes_per_s;

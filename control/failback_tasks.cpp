@@ -91,6 +91,17 @@ Clock::Duration retry_pause(const JobContext& c, std::uint32_t failures) {
   return std::min<Clock::Duration>(pause, c.pace.retry_last);
 }
 
+// The root digests of the target's disks, as delivered; empty unless nobody has written to any of them since.
+boost::json::object untouched_roots(JobContext& c) {
+  boost::json::object roots;
+  for (const auto& disk : c.job.source.disks) {
+    const auto found = c.world.data_plane.query_disk(c.target_disk(disk.name));
+    if (!found || found->root_digest.empty()) return {};
+    roots[disk.name] = found->root_digest;
+  }
+  return roots;
+}
+
 }  // namespace
 
 Result<Step> prepare_failover(JobContext& c) {
@@ -294,14 +305,15 @@ Result<Step> start_target(JobContext& c) {
   };
   BH_CHECK(c.once("create", create, touch));
   const auto start = [&]() -> Result<boost::json::value> {
+    // Looked at in every try: a VM that ran before this one has written what the token does not know of.
+    auto roots = untouched_roots(c);
     BH_TRY(const StartOutcome outcome, driver->start(c.target_vm()));
-    return boost::json::value{{"token", outcome.token}};
+    return boost::json::value{{"token", outcome.token},
+                              {"roots", outcome.token.empty() ? boost::json::object() : std::move(roots)}};
   };
   BH_CHECK(c.once("start", start, touch, [&](Job& job, Item& item, const boost::json::value& outcome) {
-    if (job.direction == Direction::recovery_to_primary) {
-      const auto* token = outcome.as_object().if_contains("token");
-      item.start_token = token != nullptr ? std::string(token->as_string()) : std::string();
-    }
+    item.start_token = std::string(outcome.as_object().at("token").as_string());
+    item.start_roots = outcome.as_object().at("roots").as_object();
     job.target_up_unix_s = c.now_unix_s();
     job.moments.started_unix_ms = c.now_unix_ms();
   }));

@@ -25,7 +25,8 @@ void fields(A& a, ByteRange& v) {
 template <class A>
 void fields(A& a, SendCall& v) {
   a("id", v.id), a("source", v.source), a("disk", v.disk), a("sync", v.sync), a("verify", v.verify);
-  a("format", v.format), a("changed", v.changed), a("compress", v.compress), a("lanes", v.lanes);
+  a("format", v.format), a("changed", v.changed), a("base_root", v.base_root), a("compress", v.compress),
+      a("lanes", v.lanes);
   a("limit_bytes_per_s", v.limit_bytes_per_s), a("epoch", v.epoch);
 }
 template <class A>

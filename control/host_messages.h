@@ -22,6 +22,7 @@ struct SendCall {
   VerifyMode verify = VerifyMode::written;
   std::optional<DiskFormat> format;
   std::optional<std::vector<ByteRange>> changed;
+  std::string base_root;  // RoundRequest::base_root
   CompressMode compress = CompressMode::automatic;
   std::uint32_t lanes = 2;
   std::uint64_t limit_bytes_per_s = 0, epoch = 0;

@@ -156,6 +156,7 @@ Result<SendResult> HostServices::run_send(const SendCall& call, const std::strin
   request.progress = progress_of(report);
   spdlog::info("send {}: {} to the appliance's {}, epoch {}", call.id, call.source, call.disk, call.epoch);
   const auto dial = [&](std::chrono::milliseconds timeout) { return offers_.dial(call.id, timeout); };
+  if (!call.base_root.empty()) node_.set_delivered_base(call.source, call.base_root, request);
   auto result = digests_.run(peer + ":" + call.disk, request,
                              [&](const SendRequest& ready) { return send_disk(ready, dial, node_.parts); });
   if (result)

@@ -2,6 +2,7 @@
 // runs a job reads it from the store, so that a new process goes on where the old one stopped.
 #pragma once
 
+#include <boost/json/object.hpp>
 #include <boost/json/value.hpp>
 #include <cstdint>
 #include <optional>
@@ -63,13 +64,14 @@ struct DiskRound {
 };
 
 struct RoundState {
-  std::uint32_t number = 0;       // 0: none yet; grows through all rounds of a job
-  bool open = false;              // a snapshot is held or a transfer under way
-  bool final = false;             // the source VM is off
-  std::string snapshot;           // id given by us
-  std::string token;              // tracker token of this round's snapshot; empty: no tracker
-  std::string base_token;         // what the target holds; empty: digests must find the changes
-  std::int64_t point_unix_s = 0;  // when the snapshot was taken
+  std::uint32_t number = 0;        // 0: none yet; grows through all rounds of a job
+  bool open = false;               // a snapshot is held or a transfer under way
+  bool final = false;              // the source VM is off
+  std::string snapshot;            // id given by us
+  std::string token;               // tracker token of this round's snapshot; empty: no tracker
+  std::string base_token;          // what the target holds; empty: digests must find the changes
+  boost::json::object base_roots;  // disk -> root digest of the base, when it is what the source VM was started from
+  std::int64_t point_unix_s = 0;   // when the snapshot was taken
   std::vector<DiskRound> disks;
   std::uint32_t failures = 0;  // in a row
 };

@@ -30,7 +30,7 @@ void settle_commit(const Job& job, Item& item) {
     item.recovery.vm_exists = false;
     if (job.delete_source_disks) {
       item.protected_until_unix_s = 0;
-      item.start_token.clear();  // the kept disks, which it is the difference to, are gone
+      item.forget_start();  // the kept disks, which it is the difference to, are gone
     }
     set_state(item, ItemState::planned_failover_committed);
   } else {
@@ -44,7 +44,7 @@ void settle_commit(const Job& job, Item& item) {
 void settle_back(Transaction& transaction, const Job& job, Item& item, std::int64_t now_unix_s,
                  const std::string& spare_id) {
   item.commit_deadline_unix_s = 0;
-  item.start_token.clear();
+  item.forget_start();
   if (job.kind == JobKind::cancel_failover && job.target_started)
     (job.direction == Direction::recovery_to_primary ? item.primary : item.recovery) = job.target_before;
   set_state(item, item.resting_state);

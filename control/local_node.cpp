@@ -1,5 +1,7 @@
 #include "control/local_node.h"
 
+#include <spdlog/spdlog.h>
+
 #include "dataplane/linux_storage.h"
 #include "transport/pki.h"
 
@@ -37,6 +39,23 @@ Result<DiskSample> LocalNode::sample(const SampleCall& call) const {
   BH_TRY(auto sample, sample_extents(*disk, parts, call.pick == 0 ? call.extents : picked));
   sample.allocated_bytes = allocated;
   return sample;
+}
+
+void LocalNode::set_delivered_base(const std::string& source, const std::string& root_digest,
+                                   SendRequest& request) const {
+  if (!request.changed) return;
+  const auto find = [&]() -> Result<std::optional<DiskDigests>> {
+    BH_TRY(const auto name, paths.store_name(source));
+    return store.delivered_digests(name, root_digest);
+  };
+  auto found = find();
+  if (found && *found) {
+    request.base = std::make_shared<const DiskDigests>(std::move(**found));
+    return;
+  }
+  request.changed.reset();
+  spdlog::info("{}: what was delivered is not known any more ({}): compares everything", source,
+               found ? "no digests of " + root_digest : found.error().to_string());
 }
 
 }  // namespace backhaul

@@ -9,7 +9,7 @@
 #include "control/data_plane.h"
 #include "control/host_messages.h"
 #include "control/source_paths.h"
-#include "dataplane/target_session.h"
+#include "dataplane/send.h"
 
 namespace backhaul {
 
@@ -25,6 +25,9 @@ struct LocalNode {
   // Opens a disk for reading: below the store, or wherever sources may lie.
   Result<std::unique_ptr<Disk>> open_source(std::string_view path) const;
   Result<DiskSample> sample(const SampleCall& call) const;
+  // For a round that sends what a VM has written since its disk was delivered here with this root digest: its base is
+  // what the delivery left. When that is not known any more the request's list of changes goes.
+  void set_delivered_base(const std::string& source, const std::string& root_digest, SendRequest& request) const;
 };
 
 }  // namespace backhaul

@@ -98,15 +98,18 @@ struct Item {
   std::uint64_t epoch = 0;                                  // last one given out; only grows
   std::int64_t commit_deadline_unix_s = 0;                  // commit policy; 0: none is running
   std::int64_t protected_until_unix_s = 0;                  // the point in time that the recovery site holds; 0: none
-  std::string start_token;  // of the driver at the primary site: what the disks were when a failover started the VM
-                            // there, and so what the kept disks at the recovery site are; the base of Reprotect
-  std::string last_error;   // of replication; empty when the last cycle was good
+  // What the VM was started from by the last planned failover, and so what the kept disks at the site that it left are:
+  // the base of the first round back there. Both or none; good for one try.
+  std::string start_token;          // of the driver that started it
+  boost::json::object start_roots;  // disk -> root digest, as delivered and verified
+  std::string last_error;           // of replication; empty when the last cycle was good
   // Measured by this item's own jobs, for projections; 0: never measured.
   double bytes_per_s = 0, digest_bytes_per_s = 0;
   DowntimeParts downtime;  // of the last failover; `delta` without what its bytes took at `bytes_per_s`; `boot` of the
                            // last that could tell
   bool downtime_measured = false, boot_measured = false;
 
+  void forget_start() { start_token.clear(), start_roots.clear(); }
   const Location& at(Direction which, bool source) const {
     return (which == Direction::recovery_to_primary) == source ? recovery : primary;
   }

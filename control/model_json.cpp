@@ -102,8 +102,8 @@ void fields(A& a, Item& v) {
   a("failover_job", v.failover_job), a("remove_requested", v.remove_requested);
   a("current_job", v.current_job), a("replication_job", v.replication_job), a("epoch", v.epoch);
   a("commit_deadline", v.commit_deadline_unix_s), a("protected_until", v.protected_until_unix_s);
-  a("start_token", v.start_token), a("last_error", v.last_error), a("bytes_per_s", v.bytes_per_s),
-      a("digest_bytes_per_s", v.digest_bytes_per_s);
+  a("start_token", v.start_token), a("start_roots", v.start_roots), a("last_error", v.last_error),
+      a("bytes_per_s", v.bytes_per_s), a("digest_bytes_per_s", v.digest_bytes_per_s);
   a("boot", v.boot), a("downtime", v.downtime), a("downtime_measured", v.downtime_measured);
   a("boot_measured", v.boot_measured);
 }
@@ -152,7 +152,8 @@ void fields(A& a, DiskRound& v) {
 template <class A>
 void fields(A& a, RoundState& v) {
   a("number", v.number), a("open", v.open), a("final", v.final), a("snapshot", v.snapshot), a("token", v.token);
-  a("base_token", v.base_token), a("point", v.point_unix_s), a("disks", v.disks), a("failures", v.failures);
+  a("base_token", v.base_token), a("base_roots", v.base_roots), a("point", v.point_unix_s), a("disks", v.disks),
+      a("failures", v.failures);
 }
 template <class A>
 void fields(A& a, CompletePolicy& v) {

@@ -33,6 +33,14 @@ Result<Job> job_after_failover(Transaction& transaction, JobKind kind, const Sta
   return job;
 }
 
+// The first round sends what the VM has written since the failover before started it, when it is known that the kept
+// disks at the target are what it was started from.
+void begin_with_start(Job& job, const Item& item) {
+  if (item.start_roots.empty()) return;
+  job.round.base_token = item.start_token;
+  job.round.base_roots = item.start_roots;
+}
+
 ItemState running_state(JobKind kind) {
   switch (kind) {
     case JobKind::commit: return ItemState::commit_in_progress;
@@ -98,7 +106,10 @@ Result<void> start_planned_failover(Transaction& transaction, std::string_view i
     BH_TRY(Job * replication, transaction.job(item->replication_job));
     if (!has_ended(replication->state)) replication->cancel_requested = true;
   }
-  item->start_token.clear();
+  // The kept disks at home are what the VM here was started from, unless it goes to another place.
+  if (path.direction == Direction::recovery_to_primary && job.target.host == item->primary.host)
+    begin_with_start(job, *item);
+  item->forget_start();
   item->direction = job.direction;
   item->resting_state = item->state;
   item->current_job = job.id;
@@ -147,7 +158,8 @@ Result<void> start_reprotect(Transaction& transaction, std::string_view id, cons
   job.direction = Direction::primary_to_recovery;
   job.source = item->primary;
   job.target = item->recovery;
-  job.round.base_token = std::exchange(item->start_token, {});  // good for one try
+  begin_with_start(job, *item);
+  item->forget_start();
   item->current_job = job.id;
   item->resting_state = ItemState::planned_failover_committed;
   set_state(*item, ItemState::reprotect_in_progress);

@@ -97,6 +97,11 @@ Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::siz
     if (!changed.ranges)
       spdlog::warn("{}: the tracker cannot say what changed ({}); digests find it", request.run, changed.why_unknown);
     request.changed = std::move(changed.ranges);
+    if (const auto* root = c.job.round.base_roots.if_contains(name); root != nullptr && root->is_string()) {
+      // The target was kept and its digests were not: it reads itself once, which proves that it is the base.
+      request.base_root = std::string(root->get_string());
+      request.verify = "full";
+    }
   }
   BH_TRY(auto handle, c.world.data_plane.start_round(request));
   c.live.transfers[name] = {handle, {}};
@@ -162,6 +167,8 @@ Result<bool> poll_transfers(JobContext& c) {
     // Ours to say "cancelled": a transfer that was stopped from elsewhere is a failure that passes.
     if (*failed == make_error_code(BaseErrc::cancelled))
       return make_error(BaseErrc::timed_out, "the transfer was stopped");
+    if (failed->symbol() == make_error(EngineErrc::root_mismatch).symbol())
+      return make_error(ControlErrc::not_verified, failed->cause());
     return *failed;
   }
   return running;
@@ -186,6 +193,7 @@ Result<void> close_round(JobContext& c) {
   BH_CHECK(c.once(round_key("release", c.job), release, {}, [](Job& job, Item&, const boost::json::value&) {
     job.round.open = false;
     job.round.base_token = job.round.token;
+    job.round.base_roots.clear();
     job.round.failures = 0;
     job.actions.clear();  // all of this round; the next one has a new number
   }));
@@ -269,6 +277,7 @@ Result<void> note_round_failure(JobContext& c, const Error& error) {
     if (base_holds) return;
     // What the target holds is not what its digests say, or there is nothing: compare everything again.
     job.round.base_token.clear();
+    job.round.base_roots.clear();
     for (auto& disk : job.round.disks) disk.done = false;
   }));
   // Once swaps have begun the snapshot's content is all there: only forward.

@@ -68,7 +68,10 @@ Result<Step> give_back_disks(JobContext& c) {
   }
   if (c.job.kind != JobKind::replication) {
     forget_tokens(c);
-    BH_CHECK(c.update([](Job& job, Item&) { job.round.base_token.clear(); }));
+    BH_CHECK(c.update([](Job& job, Item&) {
+      job.round.base_token.clear();
+      job.round.base_roots.clear();
+    }));
   }
   return Step::finished();
 }

@@ -165,11 +165,13 @@ Result<Offer> offer_from_json(const json::object& body) {
 }
 
 json::object to_json(const TargetStatus& status) {
-  return {{"state", to_string(status.state)},
-          {"size", status.size},
-          {"format", to_string(status.format)},
-          {"epoch", status.epoch},
-          {"whole", status.whole}};
+  json::object body{{"state", to_string(status.state)},
+                    {"size", status.size},
+                    {"format", to_string(status.format)},
+                    {"epoch", status.epoch},
+                    {"whole", status.whole}};
+  if (!status.root_digest.empty()) body["root_digest"] = status.root_digest;
+  return body;
 }
 
 Result<TargetStatus> status_from_json(const json::object& body) {
@@ -179,6 +181,7 @@ Result<TargetStatus> status_from_json(const json::object& body) {
   BH_TRY(status.format, word_field(body, "format", parse_disk_format));
   BH_TRY(status.epoch, number_field(body, "epoch"));
   BH_TRY(status.whole, bool_field(body, "whole"));
+  BH_TRY(status.root_digest, digest_field(body, "root_digest"));
   return status;
 }
 

@@ -32,17 +32,15 @@ Result<FileIdentity> identity_of(Storage& storage, const std::string& path) {
   return file->identity();
 }
 
-// The digests of a disk that is released are kept when nobody has written to it since the swap.
+// The digests of what was delivered are kept, with the disk's identity at its swap: they are believed of the disk only
+// when nobody has written to it since, and else say what it was (TargetStore::delivered_digests).
 Result<void> keep_index(Storage& storage, const DiskPaths& paths, const SessionRecord& record) {
   BH_TRY(const auto kind, storage.kind(paths.index));
-  BH_TRY(const auto disk, storage.kind(paths.disk));
-  if (!record.root || kind != Storage::Kind::file || disk != Storage::Kind::file) return {};
-  BH_TRY(const auto identity, identity_of(storage, paths.disk));
-  if (identity != record.kept_identity || identity.changed_ns == 0) return {};
+  if (!record.root || kind != Storage::Kind::file) return {};
   {
     auto index = open_digest_index(storage, paths.index, record.disk_size);
     if (!index) return {};
-    BH_CHECK((*index)->set_identity(identity));
+    BH_CHECK((*index)->set_identity(record.kept_identity));
   }
   return storage.rename(paths.index, paths.digests, true);
 }

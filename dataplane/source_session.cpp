@@ -174,9 +174,7 @@ std::optional<Sha256> SourceSession::root_digest() {
     finished_root_ = root_.finish();
     return finished_root_;
   }
-  RootDigest root(disk_.size());
-  for (std::uint64_t extent = 0; extent < extents_; ++extent) root.add(extent, digests_.extents[extent]);
-  finished_root_ = root.finish();
+  finished_root_ = root_of(digests_);
   return finished_root_;
 }
 

@@ -14,6 +14,7 @@
 
 #include "checksum/root_digest.h"
 #include "dataplane/disk.h"
+#include "dataplane/disk_digests.h"
 #include "dataplane/transfer.h"
 
 namespace backhaul {
@@ -41,13 +42,6 @@ class ChangedBlocks {
 struct SourceCounters {
   std::atomic<std::uint64_t> bytes_read{0}, blocks_compared{0}, blocks_changed{0}, payload_bytes{0}, resumed_bytes{0},
       bytes_done{0};
-};
-
-// The digests of all of a disk's extents: what one round leaves to the next, so that a round which reads only changed
-// extents still knows the root. 32 bytes an extent: 8 MiB for each TiB.
-struct DiskDigests {
-  std::uint64_t size = 0;  // of the disk, bytes
-  std::vector<Sha256> extents;
 };
 
 class SourceSession {

@@ -16,30 +16,6 @@ std::string make_session_id(Random& random) {
   return to_hex(as_bytes(raw.data(), sizeof raw));
 }
 
-// The target's root digest from what lanes recorded; nothing when some extent's content was never digested.
-Result<std::optional<Sha256>> root_from_index(TargetSession& session) {
-  auto& index = session.index();
-  const auto size = index.disk_size();
-  const auto count = extent_count(size);
-  RootDigest root(size);
-  ExtentDigests digests;
-  for (std::uint64_t extent = 0; extent < count;) {
-    if (index.state(extent) == ExtentState::zero) {
-      auto end = extent + 1;
-      while (end < count && index.state(end) == ExtentState::zero) ++end;
-      root.add_zero_run(extent, end - extent);
-      extent = end;
-      continue;
-    }
-    if (index.state(extent) != ExtentState::known) return std::optional<Sha256>();
-    BH_TRY(const bool good, index.load(extent, digests));
-    if (!good) return std::optional<Sha256>();
-    root.add(extent, extent_digest(std::span(digests).first(blocks_in_extent(size, extent))));
-    ++extent;
-  }
-  return std::optional(root.finish());
-}
-
 // Without changed extents only, every extent must have been acknowledged before the disk may take the old one's place.
 Result<void> check_complete(TargetSession& session) {
   if (session.request().changed_only) return {};
@@ -311,7 +287,7 @@ Result<FinishResult> TargetStore::finish(TargetSession& session, const FinishReq
   if (session.request().verify == VerifyMode::full) {
     BH_TRY(root, verify_all(session, report));
   } else if (session.request().verify == VerifyMode::written) {
-    BH_TRY(root, root_from_index(session));
+    BH_TRY(root, root_of(session.index()));  // by what lanes recorded
   }
   if (root) result.root_digest = to_hex(*root);
   if (!request.root_digest.empty() && !result.root_digest.empty() && request.root_digest != result.root_digest)

@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "checksum/block_digest.h"
+#include "dataplane/disk_digests.h"
 #include "dataplane/engine_error.h"
 #include "dataplane/staging.h"
 
@@ -135,6 +136,8 @@ struct TargetStatus {
   DiskFormat format = DiskFormat::raw;
   std::uint64_t epoch = 0;  // the highest on record, also of transfers that ended; 0: none
   bool whole = false;       // staged: the last round has ended, and nothing was written since
+  std::string
+      root_digest;  // swapped: of the disk, hexadecimal; empty: not verified, or somebody has written to it since
 };
 
 class TargetStore {
@@ -159,6 +162,9 @@ class TargetStore {
   Result<bool> cancel(const std::string& disk, std::uint64_t epoch = 0);
   // Changes nothing. Errors: those of files and formats; session_damaged.
   Result<TargetStatus> query(const std::string& disk);
+  // The digests of what the last transfer delivered, whatever was written to the disk since: exactly those of content
+  // with this root digest (hexadecimal). Nothing when they are not known (any more). Reads no content.
+  Result<std::optional<DiskDigests>> delivered_digests(const std::string& disk, std::string_view root_digest);
 
   Storage& storage() noexcept { return storage_; }
   const DataplaneParts& parts() const noexcept { return parts_; }

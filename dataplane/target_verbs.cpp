@@ -106,6 +106,11 @@ Result<TargetStatus> TargetStore::query_locked(const DiskPaths& paths) {
     status.size = record.disk_size;
     status.format = record.format;
     status.whole = record.round_ended;
+    if (status.state == TargetState::swapped && record.root) {
+      BH_TRY(auto file, storage_.open(paths.disk, OpenMode::read));
+      BH_TRY(const auto identity, file->identity());
+      if (identity == record.kept_identity && identity.changed_ns != 0) status.root_digest = to_hex(*record.root);
+    }
     return status;
   }
   BH_TRY(const auto kind, storage_.kind(paths.disk));
@@ -119,6 +124,25 @@ Result<TargetStatus> TargetStore::query_locked(const DiskPaths& paths) {
   status.size = (*disk)->size();
   status.format = (*disk)->format();
   return status;
+}
+
+Result<std::optional<DiskDigests>> TargetStore::delivered_digests(const std::string& disk,
+                                                                  std::string_view root_digest) {
+  const std::optional<DiskDigests> none;
+  BH_TRY(const auto paths, DiskPaths::of(disk));
+  auto slot = slot_of(disk);
+  const std::lock_guard lock(slot->mutex);
+  BH_TRY(const auto standing, settle_disk(storage_, paths));
+  if (standing.journal || !standing.ended || !standing.ended->root || to_hex(*standing.ended->root) != root_digest)
+    return none;
+  BH_TRY(const auto kind, storage_.kind(paths.digests));
+  if (kind != Storage::Kind::file) return none;
+  auto index = open_digest_index(storage_, paths.digests, standing.ended->disk_size);
+  if (!index) return none;
+  BH_TRY(auto digests, digests_of(**index));
+  // Not by the record but by the digests themselves: a damaged index, or one of another transfer, has another root.
+  if (!digests || to_hex(root_of(*digests)) != root_digest) return none;
+  return digests;
 }
 
 }  // namespace backhaul

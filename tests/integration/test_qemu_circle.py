@@ -32,6 +32,8 @@ def test_a_guest_goes_the_whole_circle_and_its_records_have_no_gap(qemu_sites):
             assert home.qemu_pid("web") is None, "nothing has the disks at home open"
             away_again.wait_for_more()
             qemu_sites.fail_back("web")
+            assert "compares everything" not in qemu_sites.host().log() + qemu_sites.appliance.log(), \
+                "each way begins with what was written since the VM's start there"
             last = back.expect_to_go_on_after(away_again)
             qemu_sites.end(api.commit("web"))
     assert last > protected

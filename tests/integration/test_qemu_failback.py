@@ -54,9 +54,12 @@ def test_a_guest_fails_back_while_it_writes_and_goes_on_at_home(qemu_sites):
         qemu_sites.end(reprotect, timeout=120)
         disks = {disk["name"]: disk for disk in qemu_sites.api.job(reprotect)["backhaul"]["round"]["disks"]}
         assert not qemu_sites.api.job(reprotect)["errors"]
-        for disk in disks.values():
-            assert disk["payloadBytes"] > 0
-            assert disk["bytesRead"] <= disk["diskBytes"] // 4, "a scan would read all that is allocated"
+        for name, disk in disks.items():
+            print(f"{name}: {disk['bytesRead']} bytes read, {disk['blocksChanged']} blocks changed, "
+                  f"{harness.allocated_bytes(here.disk('web', name))} bytes allocated")
+            # QEMU's overlays are committed in units of two blocks, and what is written need not differ.
+            assert 0 < disk["payloadBytes"] and disk["bytesRead"] <= 3 * disk["blocksChanged"] * harness.BLOCK + harness.MIB
+        assert "compares everything" not in qemu_sites.host().log()
         guest_records.expect_records(here.disk("web", "os"), went_on, here.disk("web", "data"))
         qemu_sites.settle()
         harness.wait_until(lambda: not qemu_sites.api.list("/replicationProtectedItems"), what="the end of the protection")

@@ -160,6 +160,58 @@ TEST_F(EnginePlane, without_the_round_before_a_list_of_changes_is_not_believed) 
   EXPECT_EQ(primary_->read("web/os.img"), now_) << "everything was compared";
 }
 
+TEST_F(EnginePlane, what_a_vm_wrote_since_its_disk_was_delivered_is_read_and_nothing_else) {
+  EXPECT_SUCCEEDED(finish(round(kHere, kThere, 1)));
+  ASSERT_TRUE(plane_->swap_disk(kThere, 2));
+  const auto delivered = look(kThere).root_digest;
+  EXPECT_EQ(delivered.size(), 64u);
+  const auto kept = now_;
+  now_.replace(5 * kMiB, 3, "new");
+  primary_->write("web/os.img", now_);
+  EXPECT_EQ(look(kThere).root_digest, "") << "too late to say that nobody has written to it";
+  ASSERT_TRUE(plane_->release_old(kThere, 3));
+  agent_->stop();  // neither process remembers anything
+  agent_->start();
+  connect();
+
+  auto back = round(kThere, kHere, 1);
+  back.changed = {{5 * kMiB, 3}};
+  back.base_root = delivered;
+  back.verify = "full";
+  recovery_->write("web-os.img", std::string(kept).replace(kMiB, 5, "wrong"));  // not what was sent
+  const auto refused = finish(back);
+  EXPECT_EQ(refused.phase, RoundPhase::failed);
+  EXPECT_EQ(refused.error->symbol(), "verify.root_differs") << text(refused);
+  ASSERT_TRUE(plane_->give_back(kHere, 2));
+
+  recovery_->write("web-os.img", kept);
+  back.epoch = 3;
+  const auto progress = finish(back);
+  EXPECT_SUCCEEDED(progress);
+  EXPECT_EQ(progress.result.bytes_read, kBlockSize);
+  EXPECT_EQ(progress.result.root_digest_source.size(), 64u);
+  EXPECT_EQ(progress.result.root_digest_source, progress.result.root_digest_target);
+  ASSERT_TRUE(plane_->swap_disk(kHere, 4));
+  EXPECT_EQ(recovery_->read("web-os.img"), now_);
+}
+
+TEST_F(EnginePlane, a_delivery_that_is_not_known_any_more_is_no_base) {
+  EXPECT_SUCCEEDED(finish(round(kHere, kThere, 1)));
+  ASSERT_TRUE(plane_->swap_disk(kThere, 2));
+  const auto delivered = look(kThere).root_digest;
+  ASSERT_TRUE(plane_->release_old(kThere, 3));
+  fs::remove(primary_->root / "web/.os.img.digests");
+  now_.replace(5 * kMiB, 3, "new");
+  primary_->write("web/os.img", now_);
+  auto back = round(kThere, kHere, 1);
+  back.changed.emplace();  // a tracker that missed it
+  back.base_root = delivered;
+  const auto progress = finish(back);
+  EXPECT_SUCCEEDED(progress);
+  ASSERT_TRUE(plane_->swap_disk(kHere, 2));
+  EXPECT_EQ(recovery_->read("web-os.img"), now_) << "everything was compared";
+}
+
 TEST_F(EnginePlane, a_full_round_needs_no_old_disk) {
   fs::remove(primary_->root / "web/os.img");
   EXPECT_EQ(look(kThere).state, TargetDiskState::absent);

@@ -351,7 +351,7 @@ TEST_F(Failback, TheCommitPolicyCommitsOrUndoesAfterItsMinutes) {
 }
 
 TEST_F(Failback, TheWholeCircleClosesAndCyclesKeepTheLagSmall) {
-  ASSERT_TRUE(run_until_job(start(full_request()), JobState::succeeded));
+  ASSERT_TRUE(run_until_job(start(at_once()), JobState::succeeded));
   ASSERT_TRUE(run_until_job(service->failover_commit(kAdmin, "web").value(), JobState::succeeded));
   world.write("hv1", "web", "web-os", " at home");
   auto reprotect = service->re_protect(kAdmin, "web");
@@ -360,13 +360,16 @@ TEST_F(Failback, TheWholeCircleClosesAndCyclesKeepTheLagSmall) {
   EXPECT_EQ(state("web"), ItemState::protected_);
   EXPECT_EQ(world.disk("", "/r/web-os").content, "new os at home");
   EXPECT_TRUE(world.requests.back().changed) << "tracked from the start at home: no scan";
+  EXPECT_FALSE(world.requests.back().base_root.empty()) << "and what the kept disk is, is proven";
   EXPECT_EQ(item("web").start_token, "");
+  EXPECT_TRUE(item("web").start_roots.empty());
 
   world.write("hv1", "web", "web-os", " later");
   run_until([] { return false; }, 700);
   EXPECT_EQ(world.disk("", "/r/web-os").content, "new os at home later");
   EXPECT_LE(world.clock.unix_time_s() - item("web").protected_until_unix_s, 310);
   EXPECT_TRUE(world.requests.back().changed) << "a cycle sends only changes";
+  EXPECT_TRUE(world.requests.back().base_root.empty()) << "since the cycle before";
   EXPECT_FALSE(world.disk("", "/r/web-os").swapped);
 
   PlannedFailoverRequest there;
@@ -383,8 +386,11 @@ TEST_F(Failback, TheWholeCircleClosesAndCyclesKeepTheLagSmall) {
   EXPECT_EQ(world.vm("hv1", "web").power, PowerState::off) << "the primary VM stays";
   EXPECT_EQ(state("web"), ItemState::failover_committed);
   world.write("", "web", "/r/web-os", " away");
+  const auto before = world.requests.size();
   auto home = start();
   ASSERT_TRUE(run_until_job(home, JobState::suspended)) << errors_of(home);
+  EXPECT_TRUE(world.requests[before].changed) << "tracked from the start at the recovery site";
+  EXPECT_FALSE(world.requests[before].base_root.empty());
   ASSERT_TRUE(service->resume_job(kAdmin, home));
   ASSERT_TRUE(run_until_job(home, JobState::succeeded)) << errors_of(home);
   EXPECT_EQ(world.disk("hv1", "web-os").content, "new os at home later last away");

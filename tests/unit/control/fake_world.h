@@ -16,6 +16,7 @@
 #include "control/service.h"
 #include "control/store.h"
 #include "control/vm_driver.h"
+#include "dataplane/engine_error.h"
 
 namespace backhaul::fake {
 
@@ -45,6 +46,7 @@ struct Disk {
   std::string content, staged, old;
   bool exists = false, has_staged = false, swapped = false;
   std::uint64_t epoch = 0;
+  std::string staged_root, delivered;  // of the last verified round; the content that was swapped in under it
 };
 struct Vm {
   PowerState power = PowerState::absent;
@@ -68,7 +70,7 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
   HostReport host;
   std::optional<std::uint64_t> last_write_age_ms;
   FirstWrite first_write;  // what every driver says
-  bool host_connected = true, ignores_shutdown = false, healthy = true, tracker_lost = false;
+  bool host_connected = true, ignores_shutdown = false, healthy = true, tracker_lost = false, root_differs_once = false;
   int polls_of_a_round = 2;
   std::uint64_t dirty_bytes = 1000;
   ChangeSample change_sample{1 << 20, 0.01, 1e8, 1e9, true};
@@ -145,6 +147,12 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
                                                   : make_error(BaseErrc::internal, "transfer");
       return progress;
     }
+    if (root_differs_once) {
+      root_differs_once = false;
+      progress.phase = RoundPhase::failed;
+      progress.error = make_error(EngineErrc::root_mismatch, "source 1, target 2");
+      return progress;
+    }
     if (found->second.polls_left-- > 0) return progress;
     const RoundRequest& request = found->second.request;
     Disk& target = disks[request.target.host + ":" + request.target.path];
@@ -153,7 +161,7 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
     progress.phase = RoundPhase::succeeded;
     progress.result.payload_bytes = 10;
     progress.result.seconds = 0.1;
-    progress.result.root_digest_source = progress.result.root_digest_target =
+    progress.result.root_digest_source = progress.result.root_digest_target = target.staged_root =
         request.sync == DataSync::for_down_time ? std::to_string(std::hash<std::string>{}(target.staged)) : "";
     return progress;
   }
@@ -167,8 +175,14 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
   Result<TargetDisk> query_disk(const DiskRef& target) override {
     const Disk& found = disks[target.host + ":" + target.path];
     if (!host_connected && !target.host.empty()) return make_error(ControlErrc::host_unreachable, target.host);
-    return TargetDisk{found.exists ? TargetDiskState::plain : TargetDiskState::absent, found.exists ? 100u : 0u, "raw",
-                      found.epoch};
+    TargetDisk disk{found.exists ? TargetDiskState::plain : TargetDiskState::absent,
+                    found.exists ? 100u : 0u,
+                    "raw",
+                    found.epoch,
+                    {}};
+    if (found.swapped) disk.state = TargetDiskState::swapped;
+    if (found.swapped && found.content == found.delivered) disk.root_digest = found.staged_root;
+    return disk;
   }
   Result<void> swap_disk(const DiskRef& target, std::uint64_t epoch) override {
     return act<void>("swap " + target.host + ":" + target.path, [&]() -> Result<void> {
@@ -180,7 +194,7 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
       EXPECT_NE(found.staged, "torn");
       found.old = found.content;
       old_existed_[&found] = found.exists;
-      found.content = found.staged;
+      found.content = found.delivered = found.staged;
       found.exists = found.swapped = true;
       found.has_staged = false;
       return {};
@@ -264,7 +278,8 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
     }
     Result<void> forget_tokens(const VmRef&) override {
       return world_.act<void>("forget-tokens " + host_, [&]() -> Result<void> {
-        world_.tokens.clear();
+        std::erase_if(world_.tokens,
+                      [&](const auto& token) { return !token.starts_with("started-") || token == "started-" + host_; });
         return {};
       });
     }
@@ -431,6 +446,13 @@ class Bench {
 inline PlannedFailoverRequest full_request() {
   PlannedFailoverRequest request;
   request.data_sync = DataSync::for_synchronization;
+  return request;
+}
+
+// ForDownTime, without waiting for the operator.
+inline PlannedFailoverRequest at_once() {
+  PlannedFailoverRequest request;
+  request.complete.mode = CompleteMode::automatic;
   return request;
 }
 

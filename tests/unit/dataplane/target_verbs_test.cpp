@@ -68,6 +68,29 @@ class TargetVerbs : public ::testing::Test {
   Content old_;
 };
 
+TEST_F(TargetVerbs, WhatWasDeliveredIsKnownByItsRootAlsoWhenTheDiskHasChangedSince) {
+  make_old_disk();
+  run_round(7);
+  EXPECT_EQ(status().root_digest, "") << "staged";
+  ASSERT_OK(store_->swap("disk", 8));
+  EXPECT_EQ(status().root_digest, root_);
+  sites_.clock.sleep_for(milliseconds(100));
+  write_to_disk();
+  EXPECT_EQ(status().root_digest, "") << "somebody has written to it";
+  const auto delivered = [&](const std::string& root) {
+    const auto found = store_->delivered_digests("disk", root);
+    EXPECT_OK(found);
+    return found && *found ? to_hex(root_of(**found)) : std::string();
+  };
+  EXPECT_EQ(delivered(root_), "") << "not before the old disk is released";
+  ASSERT_OK(store_->release("disk", 9));
+  restart();
+  EXPECT_EQ(delivered(root_), root_);
+  EXPECT_EQ(delivered(std::string(64, '0')), "");
+  ASSERT_OK(open(request_of(10)));
+  EXPECT_EQ(delivered(root_), "") << "another transfer has begun";
+}
+
 TEST_F(TargetVerbs, ARunThatAsksForTheTransferItFinishedHearsSoAndOpensNothing) {
   run_round(7, true);
   const auto mine = opened_;
