@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -79,6 +80,7 @@ def measure(options):
 
 def main(words):
     options = parse(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that daemons and gigabytes in memory do not stay behind
     if options.plots:
         import plots
         return plots.draw(options.plots, beds.QUICK if not options.smoke else beds.SMOKE)
