@@ -180,6 +180,7 @@ Result<void> LinuxFile::zero_at(std::uint64_t offset, std::uint64_t length) {
     return make_error(BaseErrc::invalid_argument, "zero " + name_ + " past its end at " + std::to_string(offset));
   if (length == 0) return {};
   if (is_block_device_) return zero_device(offset, length);
+  remember_data({});
   for (;;) {
     if (::fallocate(buffered_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
                     static_cast<off_t>(length)) == 0)
@@ -195,6 +196,7 @@ Result<void> LinuxFile::resize(std::uint64_t size) {
   while (::ftruncate(buffered_.get(), static_cast<off_t>(size)) != 0)
     if (errno != EINTR) return failed(errno, "resize", size);
   size_ = size;
+  remember_data({});
   return {};
 }
 
@@ -209,7 +211,22 @@ Result<void> LinuxFile::sync() {
   return {};
 }
 
+// A tmpfs looks at every page up to the next hole, so that asking extent by extent would cost the square of the size: a
+// run of data is remembered. What became a hole since then may still count as data, never the other way round.
+std::optional<ByteRange> LinuxFile::remembered_data(std::uint64_t from) {
+  const std::lock_guard lock(data_run_mutex_);
+  const std::uint64_t end = std::min(data_run_.end(), size());
+  if (from < data_run_.offset || from >= end) return std::nullopt;
+  return ByteRange{from, end - from};
+}
+
+void LinuxFile::remember_data(ByteRange run) {
+  const std::lock_guard lock(data_run_mutex_);
+  data_run_ = run;
+}
+
 Result<std::optional<ByteRange>> LinuxFile::next_data(std::uint64_t from) {
+  if (const auto run = remembered_data(from)) return run;
   const std::uint64_t end = size();
   while (from < end) {
     const std::optional<ByteRange> all_data = ByteRange{from, end - from};
@@ -224,7 +241,11 @@ Result<std::optional<ByteRange>> LinuxFile::next_data(std::uint64_t from) {
 
     const auto start = static_cast<std::uint64_t>(data);
     const auto stop = hole < 0 ? end : std::min(static_cast<std::uint64_t>(hole), end);
-    if (start < stop) return std::optional<ByteRange>(ByteRange{start, stop - start});
+    if (start < stop) {
+      const ByteRange run{start, stop - start};
+      remember_data(run);
+      return std::optional<ByteRange>(run);
+    }
     from = std::max(start, from);  // punched between the two calls, or past our end: look again
     if (start >= end) break;
   }

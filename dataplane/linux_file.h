@@ -14,6 +14,8 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 
 #include "base/unique_fd.h"
@@ -61,6 +63,8 @@ class LinuxFile final : public File {
   Result<void> open_direct(OpenMode mode, const struct stat& status, const Opener& opener);
   Result<void> write_zeros(std::uint64_t offset, std::uint64_t length);
   Result<void> zero_device(std::uint64_t offset, std::uint64_t length);
+  std::optional<ByteRange> remembered_data(std::uint64_t from);
+  void remember_data(ByteRange run);
   Error failed(int number, const char* action, std::uint64_t offset) const;
 
   const std::uint64_t id_;
@@ -70,6 +74,8 @@ class LinuxFile final : public File {
   std::uint32_t alignment_ = 4096;
   bool is_block_device_ = false;
   std::atomic<int> failed_sync_{0};
+  std::mutex data_run_mutex_;
+  ByteRange data_run_;  // of the last next_data; empty: nothing is remembered
 };
 
 }  // namespace backhaul
