@@ -252,7 +252,7 @@ Result<ShutdownOutcome> shutdown_outcome_from_json(const boost::json::object& ob
   ShutdownOutcome outcome{fields.truth("forced", false), std::nullopt};
   if (const auto* age = object.if_contains("last_write_age_ms"); age != nullptr && !age->is_null())
     outcome.last_write_age_ms = fields.number<std::uint64_t>("last_write_age_ms", 0);
-  return fields.finish(std::move(outcome));
+  return fields.finish(outcome);
 }
 
 Result<FirstWrite> first_write_from_json(const boost::json::object& object) {
@@ -262,7 +262,7 @@ Result<FirstWrite> first_write_from_json(const boost::json::object& object) {
   Fields fields(object);
   FirstWrite write{FirstWrite::seen, fields.number<std::uint64_t>("age_ms", 0),
                    fields.number<std::uint64_t>("unsure_ms", 0, false)};
-  return fields.finish(std::move(write));
+  return fields.finish(write);
 }
 
 Result<std::vector<Check>> checks_from_json(const boost::json::object& object) {
