@@ -6,8 +6,8 @@
 #include <thread>
 
 #include "apps/commands.h"
-#include "dataplane/linux_storage.h"
 #include "dataplane/scan.h"
+#include "dataplane/source_file.h"
 
 namespace backhaul {
 namespace {
@@ -24,7 +24,7 @@ struct DigestResult {
 
 Result<DigestResult> digest_of(const DigestOptions& options) {
   BH_TRY(const auto parts, real_parts());
-  BH_TRY(auto file, open_linux_file(options.disk, OpenMode::read));
+  BH_TRY(auto file, open_source_file(options.disk));
   auto disk = open_disk(std::move(file), OpenMode::read, *parts.random);
   if (!disk) return std::move(disk).error().with_context(options.disk);
   ScanOptions scan;
@@ -39,7 +39,7 @@ Result<DigestResult> digest_of(const DigestOptions& options) {
 void add_digest_command(CLI::App& app, Action& action) {
   auto options = std::make_shared<DigestOptions>();
   auto* command = app.add_subcommand("digest", "root digest of a raw or VHDX disk: of its content and size only");
-  command->add_option("DISK", options->disk, "the disk's file or device")->required();
+  command->add_option("DISK", options->disk, "the disk's file or device, or an NBD URI")->required();
   command->add_flag("--json", options->json, "print JSON");
   command->callback([options, &action] {
     action = [options]() -> int {

@@ -145,7 +145,11 @@ int run_cancel(const SendOptions& options) {
 void add_send_command(CLI::App& app, Action& action) {
   auto options = std::make_shared<SendOptions>();
   auto* command = app.add_subcommand("send", "send one disk to a host agent; run it again to resume");
-  command->add_option("SOURCE", options->source, "raw or VHDX disk, or a block device")->required();
+  command
+      ->add_option(
+          "SOURCE", options->source,
+          "raw or VHDX disk, a block device, or an export: nbd+unix:///EXPORT?socket=PATH, nbd://localhost:PORT/EXPORT")
+      ->required();
   command->add_option("TARGET", options->target, "backhaul://HOST:PORT/DISK")->required();
   command->add_option("--sync", options->sync, "delta (only blocks that differ) or full")->capture_default_str();
   command->add_option("--format", options->format, "raw, vhdx or vhdx-fixed, for a new disk (default: by the name)");

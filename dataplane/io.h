@@ -37,9 +37,11 @@ struct FileIdentity {
 
 enum class OpenMode { read, write /* and read */ };
 
-// A regular file or a block device. Positional operations may run from several threads at once on disjoint ranges, also
-// beside one resize that grows the file (a VHDX disk grows while lanes write); shrinking and destruction may not run
-// beside anything else.
+class IoQueue;
+
+// A regular file or a block device, or for reading what a server exports as one. Positional operations may run from
+// several threads at once on disjoint ranges, also beside one resize that grows the file (a VHDX disk grows while lanes
+// write); shrinking and destruction may not run beside anything else.
 class File {
  public:
   virtual ~File() = default;
@@ -82,6 +84,8 @@ class File {
   }
   // The file that IoQueue works on: itself, or what a decorator decorates.
   virtual File& native() noexcept { return *this; }
+  // For a native file that the system's queue cannot read: a queue for it, for one lane. Null: the system's will do.
+  virtual Result<std::unique_ptr<IoQueue>> own_queue();
 };
 
 struct Completion {
@@ -122,6 +126,8 @@ class IoQueue {
   // never remembered. A handle of -1 makes the call return soon, since such a stream is always asked again.
   virtual Result<std::span<const Completion>> wait(const PollRequest* poll, Clock::Duration timeout) = 0;
 };
+
+inline Result<std::unique_ptr<IoQueue>> File::own_queue() { return std::unique_ptr<IoQueue>(); }
 
 // A tree of files under one root, which no path can leave: absolute paths, "..", symbolic links that lead outside and
 // names with control characters are IoErrc::outside_store. Paths are relative with '/'. Thread-safe.

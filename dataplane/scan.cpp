@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "dataplane/buffer_pool.h"
+#include "dataplane/source_file.h"
 #include "dataplane/transfer.h"
 
 namespace backhaul {
@@ -113,7 +114,10 @@ class Scanner {
 
   Result<void> take(const Completion& completion) {
     const auto& name = shared_.disk.file().name();
-    if (completion.error != 0) return Error::from_errno(completion.error, "read " + name);
+    const auto extent = slots_[completion.tag >> 32].extent;
+    if (completion.error != 0)
+      return Error::from_errno(completion.error,
+                               "read " + name + " in the extent at " + std::to_string(extent * kExtentSize));
     if (completion.bytes < static_cast<std::uint32_t>(completion.tag))
       return make_error(IoErrc::unexpected_end, name + " became shorter");
     --slots_[completion.tag >> 32].reads_left;
@@ -155,7 +159,7 @@ class Scanner {
 };
 
 void scan_thread(Shared& shared, const DataplaneParts& parts) {
-  auto queue = parts.make_queue();
+  auto queue = make_queue_for(shared.disk.file(), parts);
   if (!queue) return fail(shared, std::move(queue).error());
   auto hasher = parts.make_hasher();
   if (!hasher) return fail(shared, std::move(hasher).error());

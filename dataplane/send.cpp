@@ -5,9 +5,9 @@
 #include <thread>
 
 #include "dataplane/engine_error.h"
-#include "dataplane/linux_storage.h"
 #include "dataplane/messages.h"
 #include "dataplane/scan.h"
+#include "dataplane/source_file.h"
 #include "dataplane/source_lane.h"
 #include "transport/frame_io.h"
 #include "transport/transport_error.h"
@@ -123,7 +123,7 @@ class Sender {
       round_up = *found;
     }
     disk_.reset();
-    auto file = open_linux_file(request_.source, OpenMode::read);
+    auto file = open_source_file(request_.source);
     if (!file) return std::move(file).error().with_context("source");
     auto disk = open_disk(std::move(*file), OpenMode::read, *parts_.random, round_up);
     if (!disk) return std::move(disk).error().with_context("source " + request_.source);
@@ -245,7 +245,7 @@ class Sender {
     BH_CHECK(channel->send(FrameType::join, to_json(join), 0, kSendTimeout));
     BH_CHECK(channel->expect(FrameType::joined, kAnswerTimeout));
     auto stream = channel->release();
-    BH_TRY(auto queue, parts_.make_queue());
+    BH_TRY(auto queue, make_queue_for(disk_->file(), parts_));
     BH_TRY(auto hasher, parts_.make_hasher());
     SourceLaneOptions options;
     options.epoch = opened_.epoch;

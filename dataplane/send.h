@@ -32,7 +32,7 @@ struct SendProgress {
 };
 
 struct SendRequest {
-  std::string source;  // path of a raw or VHDX disk, or a block device
+  std::string source;  // path of a raw or VHDX disk or of a block device, or an NBD URI (dataplane/nbd.h)
   TargetUrl target;
   SyncMode sync = SyncMode::delta;
   VerifyMode verify = VerifyMode::written;

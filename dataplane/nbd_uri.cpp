@@ -1,0 +1,78 @@
+#include <algorithm>
+
+#include "dataplane/nbd.h"
+
+namespace backhaul {
+namespace {
+
+constexpr ErrorInfo kNbd[] = {
+    {"nbd.bad_uri", "the source is no NBD URI that can be read",
+     "Give nbd+unix:///EXPORT?socket=PATH or nbd://localhost:PORT/EXPORT; a password does not belong there.",
+     Retry::no},
+    {"nbd.tls", "NBD over TLS is not spoken",
+     "Export the disk on a Unix socket or on the loopback, or bring it there through a tunnel.", Retry::no},
+    {"nbd.not_loopback", "NBD to another machine would go over the network in the clear",
+     "Bring the export to a Unix socket or the loopback of this machine through a tunnel (ssh -L).", Retry::no},
+    {"nbd.cannot_connect", "the NBD server cannot be reached",
+     "Check that it runs, listens at that socket and takes another client.", Retry::no},
+    {"nbd.no_export", "the NBD server has no such export",
+     "Ask it for its exports with `nbdinfo --list` and correct the name.", Retry::no},
+    {"nbd.server_gone", "the NBD server went away while the source was read",
+     "Export the same, unchanged disk again; then the same command goes on where it stopped.", Retry::no},
+    {"nbd.silent", "the NBD server does not answer",
+     "Check the server and its storage; then the same command goes on where it stopped.", Retry::no},
+    {"nbd.bad_server", "the NBD server's answer makes no sense", "Use another NBD server for this disk.", Retry::no},
+};
+
+constexpr std::string_view kTcp = "nbd://", kUnix = "nbd+unix://", kTls = "nbds://", kTlsUnix = "nbds+unix://";
+constexpr std::string_view kSocket = "socket=";
+
+// 127.0.0.0/8 in digits: a name that only begins like that is some other machine.
+bool is_loopback(std::string_view host) {
+  const bool digits = std::all_of(host.begin(), host.end(), [](char c) { return (c >= '0' && c <= '9') || c == '.'; });
+  return host == "localhost" || host == "[::1]" || (digits && host.starts_with("127."));
+}
+
+Result<void> check_tcp(std::string_view authority, std::string_view query) {
+  if (!query.empty()) return make_error(NbdErrc::bad_uri, "nbd:// takes no parameters");
+  const auto host_end =
+      authority.starts_with('[') ? std::min(authority.find(']'), authority.size() - 1) + 1 : authority.find(':');
+  if (is_loopback(authority.substr(0, host_end))) return {};
+  return make_error(NbdErrc::not_loopback, "only localhost, 127.0.0.1 and [::1] are read");
+}
+
+Result<void> check_unix(std::string_view authority, std::string_view query) {
+  if (!authority.empty()) return make_error(NbdErrc::bad_uri, "nbd+unix:// takes no host: write nbd+unix:///EXPORT");
+  if (!query.starts_with(kSocket) || query.size() == kSocket.size() || query.find_first_of("&;") != query.npos)
+    return make_error(NbdErrc::bad_uri, "nbd+unix:// takes exactly one parameter, socket=PATH");
+  return {};
+}
+
+}  // namespace
+
+const ErrorCategory& nbd_category() noexcept {
+  static const TableCategory category("nbd", kNbd);
+  return category;
+}
+
+bool is_nbd_uri(std::string_view source) noexcept {
+  return source.starts_with(kTcp) || source.starts_with(kUnix) || source.starts_with(kTls) ||
+         source.starts_with(kTlsUnix);
+}
+
+Result<void> check_nbd_uri(std::string_view uri) {
+  if (uri.starts_with(kTls) || uri.starts_with(kTlsUnix)) return make_error(NbdErrc::tls, "nbds");
+  const bool is_unix = uri.starts_with(kUnix);
+  if (!is_unix && !uri.starts_with(kTcp)) return make_error(NbdErrc::bad_uri, "no nbd scheme");
+  const auto control = [](char c) { return static_cast<unsigned char>(c) <= 0x20 || c == 0x7f; };
+  if (std::any_of(uri.begin(), uri.end(), control)) return make_error(NbdErrc::bad_uri, "a space or control character");
+  if (uri.find('#') != uri.npos) return make_error(NbdErrc::bad_uri, "a fragment (write # in a name as %23)");
+  const auto rest = uri.substr((is_unix ? kUnix : kTcp).size());
+  const auto question = rest.find('?');
+  const auto query = question == rest.npos ? std::string_view() : rest.substr(question + 1);
+  const auto authority = rest.substr(0, rest.find_first_of("/?"));
+  if (authority.find('@') != authority.npos) return make_error(NbdErrc::bad_uri, "a user or password");
+  return is_unix ? check_unix(authority, query) : check_tcp(authority, query);
+}
+
+}  // namespace backhaul
