@@ -17,6 +17,10 @@ namespace {
 constexpr unsigned kMaxRegions = 64;
 constexpr std::size_t kMaxRegionBytes = kGiB;
 
+// A ring may get the address of an older one that another thread has unmapped. The kernel orders the two; liburing
+// calls it directly, so the thread sanitizer does not see that and would call the second ring's first use a race.
+std::atomic<unsigned> rings_closed{0};
+
 void say_once_without_registration(int number) {
   static std::atomic<bool> said{false};
   if (said.exchange(true)) return;
@@ -47,6 +51,7 @@ Uring::~Uring() {
   if (!open_) return;
   // The ring itself is taken down in the background; without this its files would stay open for a while after.
   if (files_ == Files::ready) (void)io_uring_unregister_files(&ring_);
+  rings_closed.fetch_add(1, std::memory_order_release);
   io_uring_queue_exit(&ring_);
 }
 
@@ -58,6 +63,7 @@ Result<void> Uring::open(unsigned entries) {
   if (result == -ENOMEM && raise_memlock_limit()) result = io_uring_queue_init(entries, &ring_, 0);
   if (result != 0) return make_error(IoErrc::uring_unavailable, refusal(-result));
   open_ = true;
+  (void)rings_closed.load(std::memory_order_acquire);
   if ((ring_.features & IORING_FEAT_EXT_ARG) == 0)
     return make_error(IoErrc::uring_unavailable, "this kernel's io_uring cannot wait with a timeout");
   return {};
