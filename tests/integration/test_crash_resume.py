@@ -152,7 +152,7 @@ def test_a_sender_outlives_restarts_of_the_host_agent(arena, pki, seed, disks, s
 def test_a_restart_costs_no_more_than_what_was_not_acknowledged(host, pki, folder, seed):
     """The same in numbers: over all runs, the content plus what one checkpoint interval can hold."""
     source = harness.make_image(folder / "source.raw", 160 * MIB, "dense", seed)
-    with harness.sending(host, pki, source, "disk", sync="full", lanes=2, limit="80M", compress="off") as sender:
+    with harness.sending(host, pki, source, "disk", sync="full", lanes=2, limit="32M", compress="off") as sender:
         index = host.path(".disk.backhaul/index")
         harness.wait_until(lambda: index.exists() and os.stat(index).st_blocks > 16, 60, "a first checkpoint")
         time.sleep(0.8)

@@ -185,7 +185,7 @@ def test_read_errors_in_the_middle_keep_what_was_done(host, pki, folder, seed):
     trigger = folder / "trigger"
     with failing_file(folder, image, "--filter=error", "file", image, "error=EIO", "error-pread-rate=100%",
                       f"error-file={trigger}") as source:
-        with harness.sending(host, pki, source, "disk", sync="full", limit="20M", lanes=1) as sender:
+        with harness.sending(host, pki, source, "disk", sync="full", limit="8M", lanes=1) as sender:
             wait_for_acknowledged(host, "disk")
             trigger.touch()
             out, err = sender.communicate(timeout=60)
@@ -336,7 +336,7 @@ def test_cut_connections_are_made_again(host, pki, changed_disk, way):
 def test_what_was_acknowledged_before_a_cut_is_not_sent_again(host, pki, changed_disk):
     source, _ = changed_disk
     with Proxy(host.port) as proxy:
-        with harness.sending(proxy, pki, source, "disk", lanes=2, limit="12M", compress="off") as sender:
+        with harness.sending(proxy, pki, source, "disk", lanes=2, limit="5M", compress="off") as sender:
             durable = wait_for_acknowledged(host, "disk", 2) * EXTENT
             proxy.cut_all()
             out, err = sender.communicate(timeout=90)
@@ -385,7 +385,7 @@ def test_a_long_line_costs_round_trips_per_window_not_per_extent(host, pki, fold
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_the_agent_stops_in_mid_transfer_and_the_sender_waits_for_it(host, pki, changed_disk, end):
     source, _ = changed_disk
-    with harness.sending(host, pki, source, "disk", lanes=2, limit="12M") as sender:
+    with harness.sending(host, pki, source, "disk", lanes=2, limit="5M") as sender:
         wait_for_acknowledged(host, "disk")
         assert sender.poll() is None
         if end == "stop":
@@ -403,7 +403,7 @@ def test_the_agent_stops_in_mid_transfer_and_the_sender_waits_for_it(host, pki, 
 
 def test_the_sender_stops_at_a_signal_and_the_same_command_goes_on(host, pki, changed_disk):
     source, old = changed_disk
-    with harness.sending(host, pki, source, "disk", limit="12M") as sender:
+    with harness.sending(host, pki, source, "disk", limit="4M") as sender:
         wait_for_acknowledged(host, "disk")
         sender.send_signal(signal.SIGINT)
         out, err = sender.communicate(timeout=30)
@@ -429,7 +429,7 @@ def test_nobody_listens(pki, folder, seed):
 def test_two_senders_of_one_disk_do_not_mix(host, pki, folder, seed, changed_disk):
     source, _ = changed_disk
     other = harness.make_image(folder / "other.raw", 24 * MIB, "dense", seed + 2)
-    with harness.sending(host, pki, source, "disk", limit="6M") as first:
+    with harness.sending(host, pki, source, "disk", limit="4M") as first:
         wait_for_acknowledged(host, "disk")
         words = harness.send_words(other, host.url("disk"), pki, {})
         second = subprocess.Popen(words + ["--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

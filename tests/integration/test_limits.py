@@ -261,7 +261,7 @@ def test_a_block_device_is_written_in_place_and_can_be_cancelled(host, pki, fold
     source = harness.make_image(folder / "source.raw", 16 * MIB, "mixed", seed)
     old = folder / "old.raw"
     harness.run("cp", device, old)
-    with harness.sending(host, pki, source, "device", limit="6M", compress="off") as sender:
+    with harness.sending(host, pki, source, "device", limit="2M", compress="off") as sender:
         harness.wait_until(lambda: harness.run("cmp", device, old, check=False).returncode != 0, what="the first write")
         sender.kill()
     assert harness.cancel(host, pki, "device")["cancelled"] is True
