@@ -3,6 +3,7 @@
 #include <boost/json.hpp>
 
 #include "control/control_error.h"
+#include "dataplane/nbd.h"
 
 namespace backhaul {
 namespace {
@@ -39,6 +40,7 @@ const Status kStatuses[] = {
     {ControlErrc::busy, 429},
     {ControlErrc::bad_file, 400},
     {ControlErrc::host_unreachable, 503},
+    {NbdErrc::read_only, 409},
     {BaseErrc::invalid_argument, 400},
     {BaseErrc::timed_out, 503},
 };

@@ -18,7 +18,7 @@ namespace backhaul {
 
 struct DiskRef {
   std::string host;  // a host agent's id; empty: local
-  std::string path;
+  std::string path;  // or, of a source, an NBD URI (dataplane/nbd.h)
 };
 
 struct RoundRequest {

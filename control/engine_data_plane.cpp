@@ -132,10 +132,9 @@ Result<RoundHandle> EngineDataPlane::start_round(const RoundRequest& round) {
 Result<SendResult> EngineDataPlane::send_to_agent(const RoundRequest& round, const SendTask::Report& report,
                                                   const std::atomic<bool>& stop) {
   BH_TRY(auto request, make_request(round));
-  BH_TRY(const auto source, node_.paths.resolve(round.source.path));
+  BH_TRY(request.source, node_.paths.resolve(round.source.path));
   BH_TRY(request.target, url(round.target));
   BH_TRY(auto* agent, client(round.target.host));
-  request.source = source.string();
   request.progress = progress_of(report);
   request.stop = &stop;
   spdlog::info("{}: {} to {}:{}, epoch {}{}", round.run, request.source, round.target.host, round.target.path,

@@ -16,7 +16,7 @@ namespace backhaul {
 // Call "send": the agent is the source of a round onto a disk of the caller, who then offers it streams.
 struct SendCall {
   std::string id;      // names the send and the streams offered for it: 1 to 64 of A-Z a-z 0-9 . _ -
-  std::string source;  // a path at the agent (control/source_paths.h)
+  std::string source;  // a path or an NBD URI at the agent (control/source_paths.h)
   std::string disk;    // the target disk's name at the caller
   SyncMode sync = SyncMode::delta;
   VerifyMode verify = VerifyMode::written;

@@ -137,11 +137,10 @@ HostServices::Answer HostServices::start_send(const boost::json::object& body, c
   return boost::json::object{{"started", true}};
 }
 
-Result<SendResult> HostServices::run_send(const SendCall& call, const std::string& peer,
-                                          const std::filesystem::path& source, const SendTask::Report& report,
-                                          const std::atomic<bool>& stop) {
+Result<SendResult> HostServices::run_send(const SendCall& call, const std::string& peer, const std::string& source,
+                                          const SendTask::Report& report, const std::atomic<bool>& stop) {
   SendRequest request;
-  request.source = source.string();
+  request.source = source;
   request.target.disk = call.disk;
   request.sync = call.sync;
   request.verify = call.verify;

@@ -2,7 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
-#include "dataplane/linux_storage.h"
+#include "dataplane/source_file.h"
 #include "transport/pki.h"
 
 namespace backhaul {
@@ -26,9 +26,9 @@ Result<HostReport> LocalNode::report() const {
   return report;
 }
 
-Result<std::unique_ptr<Disk>> LocalNode::open_source(std::string_view path) const {
-  BH_TRY(const auto real, paths.resolve(path));
-  BH_TRY(auto file, open_linux_file(real, OpenMode::read));
+Result<std::unique_ptr<Disk>> LocalNode::open_source(std::string_view source) const {
+  BH_TRY(const auto real, paths.resolve(source));
+  BH_TRY(auto file, open_source_file(real));
   return open_disk(std::move(file), OpenMode::read, *parts.random);
 }
 

@@ -22,8 +22,8 @@ struct LocalNode {
   std::vector<std::uint32_t> generations;
 
   Result<HostReport> report() const;
-  // Opens a disk for reading: below the store, or wherever sources may lie.
-  Result<std::unique_ptr<Disk>> open_source(std::string_view path) const;
+  // Opens a disk for reading: below the store, or wherever sources may lie or be exported.
+  Result<std::unique_ptr<Disk>> open_source(std::string_view source) const;
   Result<DiskSample> sample(const SampleCall& call) const;
   // For a round that sends what a VM has written since its disk was delivered here with this root digest: its base is
   // what the delivery left. When that is not known any more the request's list of changes goes.

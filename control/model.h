@@ -32,7 +32,9 @@ struct VmDescription {
 // One disk at one location. `name` is the same at both locations and pairs them.
 struct DiskPlace {
   std::string name;
-  std::string path;  // appliance: a path as its driver and data plane see it; host agent: a path below its store
+  // Appliance: a path as its driver and data plane see it, or the NBD URI (dataplane/nbd.h) of a disk that is only
+  // exported, which can be no target; host agent: a path below its store.
+  std::string path;
   std::string format = "raw";    // raw, vhdx, vhdx-fixed
   std::uint64_t size_bytes = 0;  // 0: not known yet
 };

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "control/job_flow.h"
+#include "dataplane/nbd.h"
 
 namespace backhaul {
 namespace {
@@ -154,6 +155,9 @@ Result<bool> start_cancel(Transaction& transaction, std::string_view id, const S
 Result<void> start_reprotect(Transaction& transaction, std::string_view id, const Start& start) {
   BH_TRY(Item * item, transaction.item(id));
   BH_CHECK(require_verb(*item, ItemVerb::re_protect));
+  for (const auto& disk : item->recovery.disks)
+    if (is_nbd_uri(disk.path))
+      return make_error(NbdErrc::read_only, fmt::format("disk {} at the recovery site of item {}", disk.name, id));
   Job job = job_for(JobKind::reprotect, start, *item);
   job.direction = Direction::primary_to_recovery;
   job.source = item->primary;

@@ -7,6 +7,7 @@
 #include "control/job_flow.h"
 #include "control/preflight.h"
 #include "control/service_state.h"
+#include "dataplane/nbd.h"
 
 namespace backhaul {
 namespace {
@@ -21,6 +22,19 @@ bool one_of(std::span<const std::string_view> values, std::string_view value) {
   return std::find(values.begin(), values.end(), value) != values.end();
 }
 
+// A disk that is only exported can be a source, so not one at the primary site.
+Result<void> check_export(const DiskPlace& disk, const Location& location, const char* name) {
+  if (!is_nbd_uri(disk.path)) return {};
+  const auto wrong = [&](std::string_view why) {
+    return invalid(fmt::format("{}.disks.{}: {}", name, disk.name, why));
+  };
+  if (!location.host.empty()) return wrong("a failback writes here, and an NBD export is only read");
+  if (disk.format != "raw") return wrong("an NBD export is raw");
+  if (auto checked = check_nbd_uri(disk.path); !checked)
+    return wrong(checked.error().message() + ": " + checked.error().cause());
+  return {};
+}
+
 Result<void> check_location(const Location& location, const char* name) {
   if (location.driver.empty()) return invalid(fmt::format("{}.driver is missing", name));
   if (location.disks.empty()) return invalid(fmt::format("{}.disks is empty", name));
@@ -32,6 +46,7 @@ Result<void> check_location(const Location& location, const char* name) {
     if (!one_of(kFormats, disk.format))
       return invalid(
           fmt::format("{}.disks.{}: format '{}' is none of raw, vhdx, vhdx-fixed", name, disk.name, disk.format));
+    BH_CHECK(check_export(disk, location, name));
   }
   return {};
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "dataplane/io.h"
+#include "dataplane/nbd.h"
 
 namespace backhaul {
 namespace fs = std::filesystem;
@@ -38,7 +39,21 @@ Result<SourcePaths> SourcePaths::make(const fs::path& store, const std::vector<f
   return paths;
 }
 
-Result<fs::path> SourcePaths::resolve(std::string_view path) const {
+Result<std::string> SourcePaths::resolve(std::string_view source) const {
+  if (!is_nbd_uri(source)) {
+    BH_TRY(const auto real, real_place(source));
+    return real.string();
+  }
+  BH_TRY(const auto socket, nbd_socket_of(source));
+  if (socket.empty()) return std::string(source);
+  auto real = real_place(socket);
+  if (!real && real.error() == std::make_error_code(std::errc::no_such_file_or_directory))
+    return make_error(NbdErrc::cannot_connect, "there is no socket " + socket);
+  if (!real) return std::move(real).error().with_context("NBD socket");
+  return with_nbd_socket(source, real->string());
+}
+
+Result<fs::path> SourcePaths::real_place(std::string_view path) const {
   if (path.empty() || path.find('\0') != std::string_view::npos) return outside(path);
   const fs::path given(path);
   if (given.is_relative()) BH_CHECK(check_store_path(path));
@@ -50,6 +65,7 @@ Result<fs::path> SourcePaths::resolve(std::string_view path) const {
 }
 
 Result<std::string> SourcePaths::store_name(std::string_view path) const {
+  if (is_nbd_uri(path)) return make_error(NbdErrc::read_only, "a target disk");
   const fs::path given(path);
   std::string name(path);
   if (given.is_absolute()) {

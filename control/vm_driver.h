@@ -38,7 +38,7 @@ struct VmFacts {
 
 struct SnapshotDisk {
   std::string name;
-  std::string path;  // readable until released; does not change
+  std::string path;  // or an NBD URI (dataplane/nbd.h); readable until released; does not change
   std::string format;
   std::uint64_t size_bytes = 0;
 };

@@ -20,6 +20,7 @@ enum class NbdErrc {
   server_gone,     // the connection ended while it was used
   silent,          // the server did not answer in time
   bad_server,      // the server says what makes no sense
+  read_only,       // meant as a target: an export is only read
 };
 const ErrorCategory& nbd_category() noexcept;
 inline std::error_code make_error_code(NbdErrc value) { return {static_cast<int>(value), nbd_category()}; }
@@ -29,6 +30,11 @@ bool is_nbd_uri(std::string_view source) noexcept;
 // What may be opened: nbd+unix:///EXPORT?socket=PATH, or nbd://HOST[:PORT]/EXPORT with a host of the loopback. No user,
 // no other parameter: a refused URI is not repeated in the error, since it may hold a secret.
 Result<void> check_nbd_uri(std::string_view uri);
+// The path of the Unix socket, decoded; empty for nbd://. Errors: those of check_nbd_uri, and bad_uri for a path that
+// cannot be decoded.
+Result<std::string> nbd_socket_of(std::string_view uri);
+// The same export of a server at another socket. REQUIRES: nbd_socket_of(uri) is a path.
+std::string with_nbd_socket(std::string_view uri, std::string_view socket);
 
 // Connects and asks for the export. It counts as a device: its content belongs to a guest, so that it is always raw,
 // and nothing proves that it did not change (FileIdentity's times are 0). own_queue() gives a lane a connection of its

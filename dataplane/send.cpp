@@ -42,6 +42,9 @@ Result<std::unique_ptr<ControlChannel>> open_channel(const DialStream& dial, Hel
   return channel;
 }
 
+// Not tried again here, although it may pass: whether what is exported then is the same disk is the caller's to know.
+bool lost_the_source(const Error& error) { return error.symbol().starts_with("nbd."); }
+
 class Sender {
  public:
   Sender(const SendRequest& request, const DialStream& dial, const DataplaneParts& parts)
@@ -65,7 +68,7 @@ class Sender {
       const auto& error = result.error();
       if (stopped()) return make_error(BaseErrc::cancelled, "stopped; the transfer can be resumed or cancelled");
       const bool doubtful = may_be_damaged_handshake(error) && doubtful_handshakes++ < kDoubtfulHandshakes;
-      if (error.retry() != Retry::later && !doubtful) return result;
+      if ((error.retry() != Retry::later && !doubtful) || lost_the_source(error)) return result;
       if (error == make_error_code(EngineErrc::session_incomplete) || error.symbol() == "session.incomplete")
         session_.reset();
       const auto done = session_ ? session_->counters().bytes_done.load() : 0;
@@ -233,7 +236,7 @@ class Sender {
     lanes.stop = true;
     const auto weight = [](const Error& e) {
       if (e == make_error_code(BaseErrc::cancelled)) return 0;
-      return e.retry() == Retry::later ? 1 : 2;
+      return e.retry() == Retry::later && !lost_the_source(e) ? 1 : 2;
     };
     if (!lanes.error || weight(error) > weight(*lanes.error)) lanes.error = std::move(error);
   }

@@ -171,6 +171,7 @@ def toml(value):
 class Place:
     """One site's folders."""
     root: pathlib.Path
+    program: pathlib.Path = DRIVER  # of its VM driver
 
     def __post_init__(self):
         for path in (self.disks, self.vms):
@@ -188,7 +189,7 @@ class Place:
         return {"BACKHAUL_FILES_ROOT": str(self.vms), "BACKHAUL_FILES_STORE": str(self.disks)}
 
     def driver(self):
-        return {"name": "files", "command": [*PYTHON, DRIVER], "timeout_s": 30, "env": self.environment()}
+        return {"name": "files", "command": [*PYTHON, self.program], "timeout_s": 30, "env": self.environment()}
 
     def disk(self, vm, name):
         return self.disks / f"{vm}-{name}.img"

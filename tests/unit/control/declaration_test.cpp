@@ -73,6 +73,30 @@ TEST(Declaration, RulesThatSpanKeysAreCheckedToo) {
   EXPECT_NE(item.error().cause().find("lacks disk"), std::string::npos) << item.error().cause();
 }
 
+TEST(Declaration, ADiskThatIsOnlyExportedCanBeASourceAndNoTarget) {
+  Item item = parse_item_toml(example("web01.toml"), "web01.toml").value();
+  const auto cause_of = [](const Item& declared) {
+    auto parsed = parse_item_json(declared_json(declared), "web01");
+    return parsed ? std::string() : parsed.error().cause();
+  };
+  auto& disk = item.recovery.disks[0];
+  for (const auto* uri : {"nbd+unix:///os?socket=/run/vm.sock", "nbd://localhost:10809/os"}) {
+    disk.path = uri;
+    EXPECT_EQ(cause_of(item), "") << uri;
+  }
+  disk.path = "nbd://user:hidden@localhost/os";
+  EXPECT_NE(cause_of(item).find("recovery.disks.os: "), std::string::npos) << cause_of(item);
+  EXPECT_EQ(cause_of(item).find("hidden"), std::string::npos) << cause_of(item);
+  disk.path = "nbd://192.0.2.1/os";
+  EXPECT_NE(cause_of(item).find("in the clear"), std::string::npos) << cause_of(item);
+  disk.path = "nbd://localhost/os";
+  disk.format = "vhdx";
+  EXPECT_NE(cause_of(item).find("an NBD export is raw"), std::string::npos) << cause_of(item);
+  disk.format = "raw";
+  item.primary.disks[0].path = "nbd://localhost/os";
+  EXPECT_NE(cause_of(item).find("primary.disks.os: a failback writes here"), std::string::npos) << cause_of(item);
+}
+
 TEST(Declaration, JsonHasTheSameKeysAndSurvivesTheRoundTrip) {
   Item item = parse_item_toml(example("web01.toml"), "web01.toml").value();
   item.recovery.settings = {{"list", {1, "a", true}}, {"deep", {{"x", 1.5}}}};

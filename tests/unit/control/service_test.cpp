@@ -6,6 +6,7 @@
 #include "control/model_json.h"
 #include "control/preflight.h"
 #include "control/records.h"
+#include "dataplane/nbd.h"
 #include "fake_world.h"
 
 namespace backhaul {
@@ -293,6 +294,26 @@ TEST_F(ServiceTest, ThreadsRunJobsToo) {
   service->unsubscribe(listener);
   service->stop();
   EXPECT_EQ(job(*id).state, JobState::succeeded) << errors_of(*id);
+}
+
+TEST_F(ServiceTest, ADiskThatIsOnlyExportedFailsBackAndIsNoTargetOfReverseReplicate) {
+  Item declared = item("web");
+  const std::string file = declared.recovery.disks[0].path, uri = "nbd+unix:///os?socket=/run/web.sock";
+  declared.recovery.disks[0].path = uri;
+  ASSERT_TRUE(service->put_item(kAdmin, declared, {}));
+  world.disk("", uri) = world.disk("", file);
+  const auto job_id = service->planned_failover(kAdmin, "web", full_request()).value();
+  ASSERT_TRUE(run_until_job(job_id, JobState::succeeded)) << errors_of(job_id);
+  EXPECT_EQ(world.disk("hv1", "web-os").content, "new os");
+  ASSERT_TRUE(run_until_job(service->failover_commit(kAdmin, "web").value(), JobState::succeeded));
+  const auto refused = service->re_protect(kAdmin, "web");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error(), NbdErrc::read_only) << refused.error().to_string();
+  EXPECT_NE(refused.error().cause().find("disk os"), std::string::npos);
+  EXPECT_EQ(state("web"), ItemState::planned_failover_committed);
+  declared.recovery.disks[0].path = file;
+  ASSERT_TRUE(service->put_item(kAdmin, declared, {}));
+  ASSERT_TRUE(run_until_job(service->re_protect(kAdmin, "web").value(), JobState::succeeded));
 }
 
 }  // namespace

@@ -40,5 +40,16 @@ TEST(NbdUri, WhatMayHoldASecretIsRefusedAndNotRepeated) {
   }
 }
 
+TEST(NbdUri, ASocketsPathIsReadAndReplaced) {
+  EXPECT_EQ(*nbd_socket_of("nbd+unix:///d?socket=/run/a%20b%2Fc.sock"), "/run/a b/c.sock");
+  EXPECT_EQ(*nbd_socket_of("nbd+unix:///?socket=s+1"), "s+1");
+  EXPECT_EQ(*nbd_socket_of("nbd://localhost/d"), "");
+  EXPECT_EQ(with_nbd_socket("nbd+unix:///a%20b?socket=/link", "/r\xc3\xbcn/a b&c%?#=.sock"),
+            "nbd+unix:///a%20b?socket=/r%C3%BCn/a%20b%26c%25%3F%23%3D.sock");
+  for (const auto* socket : {"/run/%", "/run/%4", "/run/%zz", "/run/%4z", "/run/%00", "/run/%0a", "/run/%-1"})
+    EXPECT_EQ(nbd_socket_of("nbd+unix:///d?socket=" + std::string(socket)).error(), NbdErrc::bad_uri) << socket;
+  EXPECT_EQ(nbd_socket_of("nbds+unix:///d?socket=/s").error(), NbdErrc::tls);
+}
+
 }  // namespace
 }  // namespace backhaul
