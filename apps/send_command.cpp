@@ -15,7 +15,7 @@ namespace {
 
 struct SendOptions {
   std::string source, target, sync = "delta", format, changed, verify = "written", compress = "auto", limit,
-                              staging = "auto", tls, tls_records = "auto";
+                              staging = "auto", compare_by = "sha256", tls, tls_records = "auto";
   std::uint32_t lanes = 2;
   bool json = false;
 };
@@ -50,6 +50,7 @@ Result<SendRequest> make_request(const SendOptions& options) {
   BH_CHECK(read_word(request.sync, "sync", options.sync, parse_sync_mode, "delta, full"));
   BH_CHECK(read_word(request.verify, "verify", options.verify, parse_verify_mode, "none, written, full"));
   BH_CHECK(read_word(request.staging, "staging", options.staging, parse_staging_choice, "auto, clone, undo"));
+  BH_CHECK(read_word(request.compare_by, "compare-by", options.compare_by, parse_compare_by, "sha256, gmac"));
   BH_CHECK(read_word(request.compress, "compress", options.compress, parse_compress_mode, "auto, off, zstd"));
   if (!options.format.empty())
     BH_CHECK(read_word(request.format, "format", options.format, parse_disk_format, "raw, vhdx, vhdx-fixed"));
@@ -84,6 +85,7 @@ boost::json::object to_json(const SendResult& result) {
           {"resumed_bytes", result.resumed_bytes},
           {"format", result.format},
           {"staging", result.staging},
+          {"compared_by", result.compared_by},
           {"epoch", result.epoch},
           {"retries", result.retries}};
 }
@@ -156,6 +158,8 @@ void add_send_command(CLI::App& app, Action& action) {
   command->add_option("--changed", options->changed, "JSON file with the only extents to send");
   command->add_option("--lanes", options->lanes, "parallel streams, 1 to 16")->capture_default_str();
   command->add_option("--verify", options->verify, "none, written (read back what was written) or full (read all)")
+      ->capture_default_str();
+  command->add_option("--compare-by", options->compare_by, "sha256, or gmac: faster, and no root digests")
       ->capture_default_str();
   command->add_option("--compress", options->compress, "auto, off or zstd")->capture_default_str();
   command->add_option("--limit", options->limit, "bytes per second; suffixes K, M, G");

@@ -12,41 +12,31 @@ from rows import cpu_share, figure, must, rate_ceiling, rate_peer, rate_row, tar
 
 
 def full_copy(bed, where):
-    """All data of a disk of runs and holes to a target. In memory every target is an existing file, because new pages of a tmpfs cost
-    more than the copy. Ours then keeps the old content in an undo log, which no peer does: the old content is zeros, of which a log takes
-    no pages, so that what remains of the handicap is that they are read. On the disk every target is a new file."""
+    """All data of a disk of runs and holes to a new target. In memory one line more tells what it costs to keep an old disk, which no peer
+    does: the same copy over a disk of zeros, whose content is read for the undo log."""
     memory, rounds = where == "memory", bed.sizes.rounds
     with bed.place(where) as place, ssh_server(place) as ssh:
         source, other = place.folder / "source.raw", place.store / "disk.raw"
         size = beds.make_disk(source, bed.sizes.image)
-        options = {"sync": "full", "staging": "undo" if memory else "auto", "compress": "off"}
-        if memory:
-            beds.copy(source, other)
 
-        def fresh(path):
-            def prepare():
-                beds.drop_cache(source)
-                place.forget_digests("disk.raw")
-                if not memory:
-                    path.unlink(missing_ok=True)
-                    with open(path, "wb") as file:
-                        file.truncate(bed.sizes.image)
-            return prepare
-
-        def new_disk():
+        def no_disk():
             beds.drop_cache(source)
             place.forget_digests("disk.raw")
-            if memory:
-                beds.overwrite_with_zeros(other)
-            else:
-                other.unlink(missing_ok=True)
+            other.unlink(missing_ok=True)
 
-        def ours(verify):
-            def run():
-                return place.send(source, "disk.raw", verified=verify != "none", verify=verify, **options)
-            return run
+        def prepare():
+            no_disk()
+            with open(other, "wb") as file:
+                file.truncate(bed.sizes.image)
 
-        prepare = fresh(other)
+        def old_disk():
+            no_disk()
+            beds.copy(source, other)
+            beds.overwrite_with_zeros(other)
+
+        def ours(verify, staging="auto"):
+            return lambda: place.send(source, "disk.raw", verified=verify != "none", verify=verify, staging=staging, sync="full", compress="off")
+
         over_tls = [Contestant("qemu-img to qemu-nbd, TLS", lambda: peers.qemu_img(bed, source, other, not memory), prepare),
                     Contestant("nbdcopy to nbdkit, TLS", lambda: peers.nbdcopy(bed, source, other, not memory), prepare)]
         rest = [Contestant("cp", lambda: peers.cp(source, other), prepare, "no network, not encrypted"),
@@ -54,7 +44,9 @@ def full_copy(bed, where):
         mix = Contestant("mix", lambda: fio.run(place.folder, [fio.job("in", source, "read", size),
                                                                fio.job("out", place.folder / "out", "write", size)], size),
                          lambda: (place.folder / "out").unlink(missing_ok=True))
-        runs = [Contestant("ours", ours("none"), new_disk), Contestant("ours, verified", ours("written"), new_disk)]
+        runs = [Contestant("ours", ours("none"), no_disk), Contestant("ours, verified", ours("written"), no_disk)]
+        if memory:
+            runs.append(Contestant("ours, an old disk kept", ours("none", "undo"), old_disk))
         found = alternate(runs + over_tls + rest + ([] if memory else [mix]), rounds)
         runs[0].prepare()
         runs[0].run()
@@ -71,7 +63,7 @@ def full_copy(bed, where):
             ceiling = rate_ceiling("fio, the same reads and writes", found["mix"], size)
         line = rate_row(f"full copy, {where}" + one.name.removeprefix("ours"), mine, size, ceiling=ceiling, targets=aims,
                         peers=[rate_peer(found[other.name], size) for other in over_tls + rest],
-                        note="GB of data; " + ("in memory, existing targets (ours: zeros, with an undo log)" if memory else "cold source, new target, durable at the end"))
+                        note="GB of data; " + ("in memory, " if memory else "cold source, ") + ("over zeros" if "old" in one.name else "new target") + ", durable at the end")
         if ceiling and one.name == "ours":
             line["targets"].append(target("of the ceiling", line["ratio"], ">=", 0.9))
         made.append(line)
@@ -137,12 +129,16 @@ def delta(bed, fraction, indexed):
         def ours():
             return place.send(source, "disk.raw", staging="undo", compress="off")
 
+        def keyed():
+            return place.send(source, "disk.raw", staging="undo", compress="off", compare_by="gmac", verified=False)
+
         contestants = [Contestant("ours", ours, changed)]
         if indexed:
             ours()  # leaves the index that the next round relies on
         else:
             block = best_block(bed, ssh, source, other, changes, fraction) if ssh and beds.has("rsync") else 65536
             contestants += [
+                Contestant("by tags", keyed, changed),
                 Contestant(f"rsync --inplace --no-whole-file -B {block} over ssh",
                            lambda: peers.rsync_delta(need_ssh(ssh), source, other, block), changed),
                 Contestant("ceiling", lambda: both_digests(place, source, other, size))]
@@ -156,12 +152,14 @@ def delta(bed, fraction, indexed):
     mine, percent = must(found["ours"]), f"{fraction * 100:g} %"
     if indexed:
         return [rate_row(f"delta {percent}, kept digest index", mine, size, note="in memory; source reads, target does not")]
-    rivals = [found[one.name] for one in contestants[1:] if one.name != "ceiling"]
+    rivals = [found[one.name] for one in contestants[2:] if one.name != "ceiling"]
     line = rate_row(f"delta {percent}", mine, size, ceiling=rate_ceiling("both ends read and digested at once", found["ceiling"], size),
                     peers=[rate_peer(one, size) for one in rivals], note="in memory; SHA-256 on both ends, target not indexed",
                     targets=[target("times rsync --inplace", times_faster(mine, rivals[0]), ">=", 4)])
     line["targets"].append(target("of the ceiling", line["ratio"], ">=", 0.85))
-    return [line]
+    tags = must(found["by tags"])
+    return [line, rate_row(f"delta {percent}, compared by tags", tags, size, peers=[rate_peer(one, size) for one in (found["ours"], *rivals)],
+                           note="in memory; --compare-by gmac, no root digests", targets=[target("times rsync --inplace", times_faster(tags, rivals[0]), ">=", 4)])]
 
 
 @figure("delta")

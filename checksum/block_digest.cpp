@@ -26,7 +26,6 @@ BlockDigest cut(const Sha256& full) noexcept {
 
 class OneBufferHasher final : public BlockHasher {
  public:
-  HashKernel kernel() const noexcept override { return HashKernel::one_buffer; }
   std::string_view description() const noexcept override { return "SHA-256 one buffer (OpenSSL EVP)"; }
 
   void digest(std::span<const Bytes> blocks, std::span<BlockDigest> digests) override {

@@ -53,7 +53,6 @@ Result<HashKernel> select_hash_kernel();
 class BlockHasher {
  public:
   virtual ~BlockHasher() = default;
-  virtual HashKernel kernel() const noexcept = 0;
   // What runs below ("SHA-256 AVX512 x16 (libipsec-mb 1.3.0)"), for the log.
   virtual std::string_view description() const noexcept = 0;
   // digests[i] = digest of blocks[i]. REQUIRES: as many digests as blocks; each block has 0 to

@@ -45,7 +45,6 @@ class MultiBufferHasher final : public BlockHasher {
     short_tail_ = one_buffer_has_sha_ni ? lanes_.count / 2 : 2;
   }
 
-  HashKernel kernel() const noexcept override { return HashKernel::multi_buffer; }
   std::string_view description() const noexcept override { return description_; }
 
   void digest(std::span<const Bytes> blocks, std::span<BlockDigest> digests) override {

@@ -147,7 +147,7 @@ Result<void> HostProtocol::serve_lane(ControlChannel& channel, const boost::json
   BH_TRY(auto joined, store_.join(request.session, request.epoch));
   std::optional<SessionUse> session(std::move(joined));
   BH_TRY(auto queue, store_.parts().make_queue());
-  BH_TRY(auto hasher, store_.parts().make_hasher());
+  BH_TRY(auto hasher, (*session)->make_hasher(store_.parts()));
   BH_CHECK(channel.send(FrameType::joined, {}, (*session)->epoch(), kSendTimeout));
   auto& clock = *store_.parts().clock;
   {

@@ -35,6 +35,25 @@ Result<std::string> digest_field(const json::object& body, std::string_view name
   return text;
 }
 
+// A key in lower-case hexadecimal. What is wrong with it is not told: it is a secret.
+Result<GmacKey> key_field(const json::object& body, std::string_view name) {
+  GmacKey key{};
+  auto text = text_field(body, name, 2 * key.size());
+  if (!text) return bad_field(name);
+  const auto digit = [](char c) -> int {
+    if (c >= '0' && c <= '9') return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+  };
+  bool good = text->size() == 2 * key.size();
+  for (std::size_t i = 0; good && i < key.size(); ++i) {
+    const int high = digit((*text)[2 * i]), low = digit((*text)[2 * i + 1]);
+    good = high >= 0 && low >= 0;
+    key[i] = static_cast<std::byte>(high * 16 + low);
+  }
+  if (!good) return bad_field(name);
+  return key;
+}
+
 }  // namespace
 
 Result<std::uint64_t> number_field(const json::object& body, std::string_view name) {
@@ -70,6 +89,7 @@ json::object to_json(const OpenRequest& request) {
                     {"epoch", request.epoch},
                     {"transfer", request.transfer}};
   if (request.format) body["format"] = to_string(*request.format);
+  if (request.compare_key) body["compare_key"] = to_hex(*request.compare_key);
   return body;
 }
 
@@ -86,6 +106,9 @@ Result<OpenRequest> open_request_from_json(const json::object& body) {
   if (body.contains("format")) {
     BH_TRY(request.format, word_field(body, "format", parse_disk_format));
   }
+  if (body.contains("compare_key")) {
+    BH_TRY(request.compare_key, key_field(body, "compare_key"));
+  }
   return request;
 }
 
@@ -95,6 +118,7 @@ json::object to_json(const OpenedSession& opened) {
                     {"format", to_string(opened.format)},  {"staging", opened.staging},
                     {"had_old_disk", opened.had_old_disk}, {"resumed", opened.resumed},
                     {"compare", opened.compare},           {"blank", opened.blank}};
+  if (opened.keyed) body["keyed"] = true;
   if (opened.finished) body["finished"] = true;
   if (!opened.root_digest.empty()) body["root_digest"] = opened.root_digest;
   return body;
@@ -112,6 +136,9 @@ Result<OpenedSession> opened_from_json(const json::object& body) {
   BH_TRY(opened.resumed, bool_field(body, "resumed"));
   BH_TRY(opened.compare, bool_field(body, "compare"));
   BH_TRY(opened.blank, bool_field(body, "blank"));
+  if (body.contains("keyed")) {
+    BH_TRY(opened.keyed, bool_field(body, "keyed"));
+  }
   if (body.contains("finished")) {
     BH_TRY(opened.finished, bool_field(body, "finished"));
   }

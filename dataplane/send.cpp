@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <cstring>
 #include <thread>
 
 #include "dataplane/engine_error.h"
@@ -148,10 +149,13 @@ class Sender {
     open.changed_only = request_.changed.has_value();
     open.epoch = epoch_;
     open.transfer = transfer_;
+    open.compare_key = compare_key_ = make_compare_key();
     BH_CHECK(control->send(FrameType::open, to_json(open), 0, kSendTimeout));
     BH_TRY(const auto answer, control->expect(FrameType::opened, kAnswerTimeout));
     BH_TRY(opened_, opened_from_json(answer.body));
     opened_once_ = true;
+    if (opened_.keyed && (!compare_key_ || !opened_.compare))
+      return make_error(TransportErrc::bad_message, "field 'keyed'");
     if (opened_.finished) return finished_before(*control);
     epoch_ = opened_.epoch;
     transfer_ = opened_.transfer;
@@ -160,6 +164,15 @@ class Sender {
     auto result = finish(*control);
     close(control->stream());
     return result;
+  }
+
+  // One for each run: nobody can have chosen content for it.
+  std::optional<GmacKey> make_compare_key() {
+    if (request_.compare_by != CompareBy::gmac || !gmac_available()) return std::nullopt;
+    const std::array<std::uint64_t, 2> random{parts_.random->next(), parts_.random->next()};
+    GmacKey key;
+    std::memcpy(key.data(), random.data(), key.size());
+    return key;
   }
 
   void close(ByteStream& stream) {
@@ -249,8 +262,9 @@ class Sender {
     BH_CHECK(channel->expect(FrameType::joined, kAnswerTimeout));
     auto stream = channel->release();
     BH_TRY(auto queue, make_queue_for(disk_->file(), parts_));
-    BH_TRY(auto hasher, parts_.make_hasher());
+    BH_TRY(auto hasher, opened_.keyed ? make_gmac_hasher(*compare_key_) : parts_.make_hasher());
     SourceLaneOptions options;
+    options.keyed = opened_.keyed;
     options.epoch = opened_.epoch;
     options.compare = opened_.compare;
     options.blank = opened_.blank;
@@ -337,6 +351,8 @@ class Sender {
     result.root_digest_target = finished.root_digest;
     result.format = to_string(opened_.format);
     result.staging = opened_.staging;
+    const auto compared = opened_.keyed ? CompareBy::gmac : CompareBy::sha256;
+    result.compared_by = opened_.compare ? to_string(compared) : "nothing";
     result.retries = retries_;
     if (request_.keep_digests)
       if (auto digests = session_->take_digests()) result.digests = std::make_shared<DiskDigests>(std::move(*digests));
@@ -358,6 +374,7 @@ class Sender {
   std::unique_ptr<Disk> disk_;
   std::unique_ptr<SourceSession> session_;  // destroyed before the disk it reads
   OpenedSession opened_;
+  std::optional<GmacKey> compare_key_;  // of this run
   std::atomic<std::uint64_t> wire_bytes_{0};
   std::uint32_t retries_ = 0;
   bool opened_once_ = false;

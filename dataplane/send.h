@@ -37,6 +37,9 @@ struct SendRequest {
   SyncMode sync = SyncMode::delta;
   VerifyMode verify = VerifyMode::written;
   StagingChoice staging = StagingChoice::automatic;
+  // gmac: several times as fast where both ends read; no root digest comes of it but with VerifyMode::full. A target
+  // that cannot, and whatever is not compared, takes sha256 (SendResult::compared_by tells).
+  CompareBy compare_by = CompareBy::sha256;
   std::optional<DiskFormat> format;
   std::optional<std::vector<ByteRange>> changed;
   CompressMode compress = CompressMode::automatic;
@@ -60,6 +63,7 @@ struct SendResult {
   double verify_seconds = 0;                           // of these: after all was sent, until both roots were known
   std::string root_digest_source, root_digest_target;  // hexadecimal; empty: not computed
   std::string format, staging;
+  std::string compared_by;  // to_string(CompareBy), or "nothing"
   std::uint32_t retries = 0;
   std::shared_ptr<const DiskDigests> digests;  // with keep_digests, for the next round's `base`; null: not all known
 };

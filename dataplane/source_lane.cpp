@@ -257,7 +257,7 @@ Result<void> SourceLane::finish_extent(std::uint64_t extent, Open& open, Bytes p
       return make_error(TransportErrc::bad_frame, "extent_done without a digest");
     // Without verification the target still answers for extents in which nothing changed.
     const auto digest = digest_ ? extent_digest(std::span(open.own).first(open.blocks)) : Sha256{};
-    session_.done(extent, digest_ ? &digest : nullptr);
+    session_.done(extent, digest_ && !options_.keyed ? &digest : nullptr);
   } else {
     Sha256 theirs;
     if (payload.size() != theirs.bytes.size())
@@ -273,7 +273,7 @@ Result<void> SourceLane::finish_extent(std::uint64_t extent, Open& open, Bytes p
     }
     // Of blocks that are not listed, neither end knows the content: the digest is not the whole extent's.
     const bool whole = !open.target_unknown || open.listed.count() >= open.blocks;
-    session_.done(extent, whole ? &digest : nullptr);
+    session_.done(extent, whole && !options_.keyed ? &digest : nullptr);
   }
   if (open.shipped_before > open.changed_blocks)
     session_.counters().resumed_bytes +=

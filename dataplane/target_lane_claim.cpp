@@ -66,7 +66,7 @@ Result<void> TargetLane::start_claim(std::uint64_t extent, std::uint64_t claim_e
     send_zero_digests(extent, next - extent);
     return {};
   }
-  if (state == ExtentState::known) {
+  if (state == ExtentState::known && !session_.keyed()) {
     BH_TRY(auto* work, add_work(extent));
     BH_TRY(const bool good, index.load(extent, work->digests));
     if (good) {

@@ -42,8 +42,8 @@ Result<void> TargetLane::record(std::uint64_t extent, const Work& work) {
       static_cast<std::uint8_t>(std::min<std::size_t>(work.shipped_before + work.written.count(), kBlocksPerExtent));
   if (is_recorded(extent, work)) return {};
   const bool all_known = work.digested && (!work.unread || work.sent.count() == work.blocks);
-  if (!all_known) return index.store_durable(extent, shipped);
-  if (work.nonzero.none() && shipped == 0) return index.store_zero_run(extent, 1);
+  if (all_known && work.nonzero.none() && shipped == 0) return index.store_zero_run(extent, 1);
+  if (!all_known || session_.keyed()) return index.store_durable(extent, shipped);
   return index.store(extent, work.digests, shipped);
 }
 

@@ -92,6 +92,10 @@ TargetSession::TargetSession(std::string id, std::uint64_t epoch, OpenRequest re
       format_(staged_.disk->format()),
       takes_changes_unread_(can_take_changes_unread(request_, staged_)) {}
 
+Result<std::unique_ptr<BlockHasher>> TargetSession::make_hasher(const DataplaneParts& parts) const {
+  return keyed() ? make_gmac_hasher(*request_.compare_key) : parts.make_hasher();
+}
+
 Error TargetSession::revoked_error() const {
   return make_error(static_cast<EngineErrc>(why_.load()),
                     "disk " + request_.disk + ", epoch " + std::to_string(epoch_));
@@ -241,6 +245,7 @@ Result<SessionUse> TargetStore::open(const OpenRequest& request, std::chrono::mi
   opened.resumed = session->resumed();
   opened.compare = session->compare();
   opened.blank = session->fresh_content();
+  opened.keyed = session->keyed();
   return SessionUse(std::move(session));
 }
 

@@ -22,6 +22,8 @@ std::string_view to_string(StagingChoice choice) noexcept {
   return "?";
 }
 
+std::string_view to_string(CompareBy compare) noexcept { return compare == CompareBy::gmac ? "gmac" : "sha256"; }
+
 std::optional<SyncMode> parse_sync_mode(std::string_view text) noexcept {
   if (text == "delta") return SyncMode::delta;
   if (text == "full") return SyncMode::full;
@@ -39,6 +41,12 @@ std::optional<StagingChoice> parse_staging_choice(std::string_view text) noexcep
   if (text == "auto") return StagingChoice::automatic;
   if (text == "clone") return StagingChoice::clone;
   if (text == "undo") return StagingChoice::undo;
+  return std::nullopt;
+}
+
+std::optional<CompareBy> parse_compare_by(std::string_view text) noexcept {
+  if (text == "sha256") return CompareBy::sha256;
+  if (text == "gmac") return CompareBy::gmac;
   return std::nullopt;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "checksum/gmac_hasher.h"
 #include "dataplane/disk.h"
 #include "transport/frame.h"
 
@@ -14,13 +15,16 @@ namespace backhaul {
 enum class SyncMode { delta, full };
 enum class VerifyMode { none, written, full };
 enum class StagingChoice { automatic, clone, undo };
+enum class CompareBy { sha256, gmac };
 
 std::string_view to_string(SyncMode mode) noexcept;
 std::string_view to_string(VerifyMode mode) noexcept;
 std::string_view to_string(StagingChoice choice) noexcept;
+std::string_view to_string(CompareBy compare) noexcept;
 std::optional<SyncMode> parse_sync_mode(std::string_view text) noexcept;
 std::optional<VerifyMode> parse_verify_mode(std::string_view text) noexcept;
 std::optional<StagingChoice> parse_staging_choice(std::string_view text) noexcept;
+std::optional<CompareBy> parse_compare_by(std::string_view text) noexcept;
 
 inline constexpr std::uint32_t kMaxLanes = 16;
 
@@ -69,6 +73,9 @@ struct OpenRequest {
   // 0: begin one, or go on with whatever there is. Otherwise go on with this transfer and no other: a run that was cut
   // off must not bring back what was cancelled meanwhile, nor take over another's acknowledgements.
   std::uint64_t transfer = 0;
+  // The source wishes to compare by tags under this key, which it made for this run alone. A secret: never logged,
+  // never stored.
+  std::optional<GmacKey> compare_key;
 };
 
 // The target's answer, in the `opened` message.
@@ -83,6 +90,7 @@ struct OpenedSession {
   bool resumed = false;  // an unfinished transfer goes on
   bool compare = false;  // the source must ask for digests (delta, or a resumed full)
   bool blank = false;    // whatever is not sent is zero: the target was made for this run
+  bool keyed = false;    // what is compared are tags under the key of the request, not digests
   // The transfer that was asked for has finished under this epoch: nothing is opened, `session` is empty.
   bool finished = false;
   std::string root_digest;  // finished: of the target, hexadecimal; empty when it was not computed

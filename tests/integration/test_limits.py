@@ -181,7 +181,8 @@ def test_changed_needs_a_list_and_a_disk(host, pki, folder, grown):
 # Options -----------------------------------------------------------------------------------------------------------
 
 FIELDS = {"disk_bytes": int, "bytes_read": int, "blocks_compared": int, "blocks_changed": int, "payload_bytes": int,
-          "wire_bytes": int, "resumed_bytes": int, "epoch": int, "retries": int, "seconds": float, "format": str, "staging": str}
+          "wire_bytes": int, "resumed_bytes": int, "epoch": int, "retries": int, "seconds": float, "format": str, "staging": str,
+          "compared_by": str}
 
 
 @pytest.mark.parametrize("sync", ["full", "delta"])
@@ -197,6 +198,32 @@ def test_every_field_is_there_however_it_is_verified(host, pki, folder, seed, sy
     if verify != "none":
         assert result["root_digest_source"] == result["root_digest_target"] == harness.digest(source)
     harness.run("cmp", source, host.path("disk"))
+    assert result["compared_by"] == ("sha256" if sync == "delta" else "nothing")
+
+
+@pytest.mark.parametrize("verify", ["none", "written", "full"])
+def test_a_delta_by_tags_sends_what_one_by_digests_would(host, pki, folder, seed, verify):
+    source = harness.make_image(folder / "source.raw", 40 * MIB + 512, "mixed", seed)
+    sent = {}
+    for by in ("sha256", "gmac"):
+        harness.make_image(host.path(by), 40 * MIB + 512, "mixed", seed)
+        harness.change_blocks(host.path(by), 0.2, seed)
+        result = harness.send(host, pki, source, by, compare_by=by, verify=verify)
+        assert result["compared_by"] == by
+        sent[by] = [result[name] for name in ("blocks_changed", "blocks_compared", "payload_bytes", "bytes_read")]
+        harness.run("cmp", source, host.path(by))
+        for end in ("root_digest_source", "root_digest_target"):
+            known = verify == "full" or (verify == "written" and by == "sha256")
+            if end == "root_digest_source" and by == "sha256":
+                known = True  # all of it was read and digested
+            assert result[end] == (harness.digest(source) if known else None), (by, result)
+    assert sent["gmac"] == sent["sha256"] and sent["gmac"][0] > 0
+    # What the tags left behind is no digest: a delta after it finds the same, and proves the whole disk.
+    harness.change_blocks(source, 0.1, seed + 1)
+    for by in ("sha256", "gmac"):
+        result = expect_good_send(host, pki, source, by)
+        assert result["root_digest_source"] == harness.digest(source)
+        harness.run("cmp", source, host.path(by))
 
 
 def test_compression_shrinks_what_can_shrink(host, pki, folder):
@@ -369,7 +396,7 @@ def test_a_wrong_command_line_is_a_usage_error(words):
 
 
 @pytest.mark.parametrize("option,value", [("lanes", "0"), ("lanes", "17"), ("lanes", "x"), ("sync", "some"), ("verify", "all"),
-                                          ("compress", "gzip"), ("staging", "copy"), ("format", "qcow2"), ("limit", "fast"),
+                                          ("compress", "gzip"), ("compare-by", "md5"), ("staging", "copy"), ("format", "qcow2"), ("limit", "fast"),
                                           ("limit", "-1"), ("limit", "99999999999999999999"), ("lanes", "-1")])
 def test_a_wrong_value_is_a_usage_error_that_names_it(host, pki, folder, option, value):
     source = harness.make_image(folder / "source.raw", MIB, "mixed")

@@ -166,6 +166,11 @@ Result<void> SimTransfer::run_lanes() {
   lane_options.epoch = opened_.epoch;
   lane_options.compare = opened_.compare;
   lane_options.blank = opened_.blank;
+  lane_options.keyed = opened_.keyed;
+  if (opened_.keyed) {
+    BH_TRY(keyed_hasher_, make_gmac_hasher(*options_.request.compare_key));
+  }
+  auto& hasher = opened_.keyed ? *keyed_hasher_ : *hasher_;
   lane_options.compress = options_.compress;
   std::optional<Error> failed;
   for (std::uint32_t i = 0; i < options_.lanes; ++i) {
@@ -177,9 +182,9 @@ Result<void> SimTransfer::run_lanes() {
     sources[i].queue = source_.make_queue();
     targets[i].queue = target_queues_.make_queue();
     sources[i].lane = std::make_unique<SourceLane>(*source_session_, lane_options, *sources[i].stream,
-                                                   *sources[i].queue, *hasher_, clock_);
+                                                   *sources[i].queue, hasher, clock_);
     targets[i].lane =
-        std::make_unique<TargetLane>(**targets[i].use, *targets[i].stream, *targets[i].queue, *hasher_, clock_);
+        std::make_unique<TargetLane>(**targets[i].use, *targets[i].stream, *targets[i].queue, hasher, clock_);
   }
   // As the sender does, all lanes stop when one fails; the target's go on until they see it.
   std::uint64_t steps = 0;

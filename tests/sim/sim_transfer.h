@@ -94,7 +94,7 @@ class SimTransfer {
   SimClock& clock_;
   SimTransferOptions options_;
   SimRandom random_;
-  std::unique_ptr<BlockHasher> hasher_;
+  std::unique_ptr<BlockHasher> hasher_, keyed_hasher_;
   std::unique_ptr<TargetStore> store_;
   std::unique_ptr<Disk> disk_;
   std::unique_ptr<SourceSession> source_session_;  // destroyed before the disk that it reads

@@ -21,6 +21,9 @@ OpenRequest some_open() {
   request.format = DiskFormat::vhdx_fixed;
   request.changed_only = true;
   request.epoch = 77;
+  request.compare_key.emplace();
+  for (std::size_t i = 0; i < request.compare_key->size(); ++i)
+    (*request.compare_key)[i] = static_cast<std::byte>(i * 17);
   return request;
 }
 
@@ -31,7 +34,7 @@ OpenedSession some_opened() {
   opened.size = 512;
   opened.format = DiskFormat::vhdx;
   opened.staging = "undo-in-place";
-  opened.had_old_disk = opened.resumed = opened.compare = opened.blank = true;
+  opened.had_old_disk = opened.resumed = opened.compare = opened.blank = opened.keyed = true;
   return opened;
 }
 
@@ -60,18 +63,19 @@ auto through(Read read) {
   };
 }
 std::vector<Message> messages() {
-  return {{"open", to_json(some_open()), through(open_request_from_json), {"format"}},
-          {"opened", to_json(some_opened()), through(opened_from_json), {}},
-          {"opened, finished", to_json(finished_before()), through(opened_from_json), {"finished", "root_digest"}},
-          {"verb", to_json(VerbRequest{"vm/disk", 7}), through(verb_from_json), {"epoch"}},
-          {"offer", to_json(Offer{"job-17.os"}), through(offer_from_json), {}},
-          {"status",
-           to_json(TargetStatus{TargetState::swapped, 512, DiskFormat::vhdx, 9, true}),
-           through(status_from_json),
-           {}},
-          {"join", to_json(JoinRequest{"00ff", 3, 15}), through(join_from_json), {}},
-          {"finish", to_json(FinishRequest{kDigest, false}), through(finish_from_json), {"root_digest"}},
-          {"finished", to_json(FinishResult{kDigest, 9}), through(finished_from_json), {"root_digest"}}};
+  return {
+      {"open", to_json(some_open()), through(open_request_from_json), {"format", "compare_key"}},
+      {"opened", to_json(some_opened()), through(opened_from_json), {"keyed"}},
+      {"opened, finished", to_json(finished_before()), through(opened_from_json), {"keyed", "finished", "root_digest"}},
+      {"verb", to_json(VerbRequest{"vm/disk", 7}), through(verb_from_json), {"epoch"}},
+      {"offer", to_json(Offer{"job-17.os"}), through(offer_from_json), {}},
+      {"status",
+       to_json(TargetStatus{TargetState::swapped, 512, DiskFormat::vhdx, 9, true}),
+       through(status_from_json),
+       {}},
+      {"join", to_json(JoinRequest{"00ff", 3, 15}), through(join_from_json), {}},
+      {"finish", to_json(FinishRequest{kDigest, false}), through(finish_from_json), {"root_digest"}},
+      {"finished", to_json(FinishResult{kDigest, 9}), through(finished_from_json), {"root_digest"}}};
 }
 
 TEST(Messages, AreTheSameAfterARoundTripThroughText) {
