@@ -88,7 +88,7 @@ def test_cancel_after_the_shutdown_brings_the_guest_back_where_it_was(qemu_sites
 def test_a_guest_that_finds_no_disk_at_home_is_brought_back_by_undo_and_by_the_commit_policy(qemu_sites):
     here, home, api = qemu_sites.recovery, qemu_sites.home(), qemu_sites.api
     rule = {"disk_bus": "scsi", "health": {"console": "BHREC start"}}  # the guest has no driver for that bus
-    qemu_sites.make_guest("web", settings=rule)
+    qemu_sites.make_guest("web", settings=rule, boot={"wait_s": 0})  # it will never write
     with Watch(here.console("web")) as away:
         away.wait_for(3)
         qemu_sites.fail_back("web", recoveryVmCreationOption="CreateVmIfNotFound")
@@ -100,7 +100,8 @@ def test_a_guest_that_finds_no_disk_at_home_is_brought_back_by_undo_and_by_the_c
         away.wait_for(last + 3)
         assert guest_records.starts(away.text()) == [last + 1]
 
-        qemu_sites.declare_guest("web", settings=rule, commit_policy={"mode": "undo-after", "minutes": 1})
+        # As long as a guest that can boot would need; then the policy's minute.
+        qemu_sites.declare_guest("web", settings=rule, boot={"wait_s": 20}, commit_policy={"mode": "undo-after", "minutes": 1})
         qemu_sites.fail_back("web")
         last = away.last()
         harness.wait_until(lambda: api.state("web") == "FailoverCommitted", 120, "the policy's undo")
