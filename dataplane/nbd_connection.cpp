@@ -64,8 +64,8 @@ void NbdSignal::clear() const noexcept {
   static_cast<void>(::eventfd_read(event_.get(), &count));
 }
 
-Result<std::shared_ptr<NbdConnection>> NbdConnection::open(const std::string& uri) {
-  std::shared_ptr<NbdConnection> connection(new NbdConnection(uri));
+Result<std::shared_ptr<NbdConnection>> NbdConnection::open(const std::string& uri, const NbdTimeouts& timeouts) {
+  std::shared_ptr<NbdConnection> connection(new NbdConnection(uri, timeouts));
   BH_CHECK(connection->connect());
   BH_CHECK(connection->negotiate());
   BH_CHECK(connection->read_limits());
@@ -81,13 +81,13 @@ Result<void> NbdConnection::connect() {
     return make_error(NbdErrc::cannot_connect, name_ + ": " + last_error());
   NbdSignal none;
   BH_CHECK(none.open());
-  const auto deadline = SteadyClock::now() + kNbdConnectTimeout;
+  const auto deadline = SteadyClock::now() + timeouts_.connect;
   while (nbd_aio_is_negotiating(nbd) != 1 && nbd_aio_is_ready(nbd) != 1) {
     if (dead()) return make_error(NbdErrc::cannot_connect, failure().cause());
     const auto left = deadline - SteadyClock::now();
     if (left <= Clock::Duration::zero())
       return make_error(NbdErrc::cannot_connect,
-                        fmt::format("{}: no handshake in {} s", name_, kNbdConnectTimeout.count()));
+                        fmt::format("{}: no handshake in {} s", name_, timeouts_.connect.count()));
     drive(none, nullptr, left);
   }
   return {};
@@ -98,7 +98,7 @@ Result<void> NbdConnection::negotiate() {
   auto* nbd = handle();
   if (nbd_aio_is_ready(nbd) == 1) return {};
   BH_TRY(const int error,
-         run([nbd](nbd_completion_callback done) { return nbd_aio_opt_go(nbd, done); }, kNbdConnectTimeout));
+         run([nbd](nbd_completion_callback done) { return nbd_aio_opt_go(nbd, done); }, timeouts_.connect));
   if (error == 0 && nbd_aio_is_ready(nbd) == 1) return {};
   if (dead()) return make_error(NbdErrc::cannot_connect, failure().cause());
   const auto cause = name_ + ": " + std::generic_category().message(error);

@@ -18,8 +18,9 @@
 namespace backhaul {
 
 // Waiting for the handshake, and for any reply while something is in flight.
-inline constexpr std::chrono::seconds kNbdConnectTimeout{15};
-inline constexpr std::chrono::seconds kNbdReplyTimeout{120};
+struct NbdTimeouts {
+  std::chrono::seconds connect{15}, reply{120};
+};
 
 // Wakes one thread that polls; set by any.
 class NbdSignal {
@@ -36,9 +37,10 @@ class NbdSignal {
 class NbdConnection {
  public:
   // Named errors of NbdErrc. `uri` was checked.
-  static Result<std::shared_ptr<NbdConnection>> open(const std::string& uri);
+  static Result<std::shared_ptr<NbdConnection>> open(const std::string& uri, const NbdTimeouts& timeouts = {});
 
   const std::string& name() const noexcept { return name_; }
+  const NbdTimeouts& timeouts() const noexcept { return timeouts_; }
   nbd_handle* handle() const noexcept { return handle_.get(); }
   std::uint64_t size() const noexcept { return size_; }
   std::uint64_t minimum_block() const noexcept { return minimum_block_; }  // a power of two
@@ -69,7 +71,7 @@ class NbdConnection {
     void operator()(nbd_handle* handle) const noexcept { nbd_close(handle); }
   };
 
-  explicit NbdConnection(std::string name) : name_(std::move(name)) {}
+  NbdConnection(std::string name, const NbdTimeouts& timeouts) : name_(std::move(name)), timeouts_(timeouts) {}
   Result<void> connect();
   Result<void> negotiate();
   Result<void> read_limits();
@@ -78,6 +80,7 @@ class NbdConnection {
   void serve();
 
   const std::string name_;
+  const NbdTimeouts timeouts_;
   std::unique_ptr<nbd_handle, Close> handle_;
   std::uint64_t size_ = 0, minimum_block_ = 1, maximum_block_ = 0;
   bool tells_holes_ = false, several_clients_ = false;
@@ -85,6 +88,9 @@ class NbdConnection {
   mutable std::mutex failure_mutex_;
   std::string failure_;
 };
+
+// The export as a file; open_nbd_file() without the opening.
+std::unique_ptr<File> make_nbd_file(std::shared_ptr<NbdConnection> connection);
 
 // A connection's requests as one lane's queue. Requests are cut to the server's block sizes; what is not aligned to
 // them is read around and copied.

@@ -79,7 +79,7 @@ Result<void> NbdFile::read_at(std::uint64_t offset, MutableBytes into) {
   BH_TRY(const auto queue, make_nbd_queue(connection_));
   queue->read(*this, offset, into, 0);
   while (queue->in_flight() > 0) {
-    BH_TRY(const auto completions, queue->wait(nullptr, kNbdReplyTimeout));
+    BH_TRY(const auto completions, queue->wait(nullptr, connection_->timeouts().reply));
     if (completions.empty()) continue;
     if (completions[0].error != 0)
       return Error::from_errno(completions[0].error, "read " + name() + " at " + std::to_string(offset));
@@ -99,7 +99,7 @@ Result<const Status*> NbdFile::status_of(std::uint64_t at) {
     return nbd_aio_block_status(connection_->handle(), status.limit - status.begin, status.begin,
                                 {&Status::on_extents, &status, nullptr}, done, 0);
   };
-  BH_TRY(const int error, connection_->run(ask, kNbdReplyTimeout));
+  BH_TRY(const int error, connection_->run(ask, connection_->timeouts().reply));
   if (error != 0) return Error::from_errno(error, "block status of " + name() + " at " + std::to_string(at));
   if (status.end <= at) return make_error(NbdErrc::bad_server, name() + ": an empty block status");
   statuses_.push_front(std::move(status));
@@ -137,7 +137,11 @@ Result<std::unique_ptr<IoQueue>> NbdFile::own_queue() {
 Result<std::unique_ptr<File>> open_nbd_file(const std::string& uri) {
   BH_CHECK(check_nbd_uri(uri));
   BH_TRY(auto connection, NbdConnection::open(uri));
-  return std::unique_ptr<File>(std::make_unique<NbdFile>(std::move(connection)));
+  return make_nbd_file(std::move(connection));
+}
+
+std::unique_ptr<File> make_nbd_file(std::shared_ptr<NbdConnection> connection) {
+  return std::make_unique<NbdFile>(std::move(connection));
 }
 
 }  // namespace backhaul

@@ -175,11 +175,11 @@ Result<std::span<const Completion>> NbdQueue::wait(const PollRequest* poll, Cloc
     const auto now = steady_now();
     if (some || ready || now >= deadline) return std::span<const Completion>(returned_);
     if (poll != nullptr && poll->handle < 0 && look > Clock::Duration::zero()) return std::span<const Completion>();
-    if (in_flight_ > 0 && now - last_reply_ > kNbdReplyTimeout) {
+    if (in_flight_ > 0 && now - last_reply_ > connection_->timeouts().reply) {
       connection_->end();
       collect();
-      return make_error(NbdErrc::silent,
-                        fmt::format("{}: no answer in {} s", connection_->name(), kNbdReplyTimeout.count()));
+      return make_error(NbdErrc::silent, fmt::format("{}: no answer in {} s", connection_->name(),
+                                                     connection_->timeouts().reply.count()));
     }
   }
 }
