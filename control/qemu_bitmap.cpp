@@ -1,119 +1,20 @@
 #include "control/qemu_bitmap.h"
 
 #include <fmt/format.h>
-#include <libnbd.h>
 
 #include <algorithm>
 #include <boost/json.hpp>
-#include <cstring>
-#include <thread>
 
 #include "control/control_error.h"
+#include "dataplane/nbd.h"
 
 namespace backhaul {
 namespace {
 
 namespace json = boost::json;
-using SteadyClock = std::chrono::steady_clock;
 
 constexpr const char* kExport = "bhdirty";
-constexpr std::uint64_t kAskAtOnce = std::uint64_t{1} << 30;  // of one request
-constexpr std::size_t kMaxRanges = 1 << 20;                   // 16 MiB of them; beyond this digests are as quick
-
-struct CloseNbd {
-  void operator()(nbd_handle* handle) const { nbd_close(handle); }
-};
-using Nbd = std::unique_ptr<nbd_handle, CloseNbd>;
-
-Error nbd_failed(std::string_view what) {
-  const char* why = nbd_get_error();
-  return make_error(ControlErrc::driver_failed, fmt::format("{}: {}", what, why == nullptr ? "unknown" : why));
-}
-
-// What the replies have said so far.
-struct Ranges {
-  std::vector<ByteRange> dirty;
-  std::uint64_t at = 0;  // where the next reply goes on
-  std::uint64_t end = 0;
-  bool too_many = false;
-
-  void add(std::uint64_t length, bool is_dirty) {
-    length = std::min(length, end - at);
-    if (is_dirty && length != 0) {
-      if (!dirty.empty() && dirty.back().end() == at)
-        dirty.back().length += length;
-      else if (dirty.size() < kMaxRanges)
-        dirty.push_back({at, length});
-      else
-        too_many = true;
-    }
-    at += length;
-  }
-};
-
-// One connection; every wait has a limit, so that a QEMU that hangs does not hang us.
-class DirtyReader {
- public:
-  DirtyReader(std::string socket, std::string context, std::chrono::milliseconds timeout)
-      : socket_(std::move(socket)), context_(std::move(context)), timeout_(timeout) {}
-
-  Result<std::vector<ByteRange>> read(std::uint64_t size_bytes) {
-    nbd_.reset(nbd_create());
-    if (!nbd_ || nbd_set_export_name(nbd_.get(), kExport) < 0 ||
-        nbd_add_meta_context(nbd_.get(), context_.c_str()) < 0 || nbd_aio_connect_unix(nbd_.get(), socket_.c_str()) < 0)
-      return nbd_failed("NBD");
-    BH_CHECK(wait([&] { return nbd_aio_is_ready(nbd_.get()); }));
-    if (nbd_can_meta_context(nbd_.get(), context_.c_str()) != 1)
-      return make_error(ControlErrc::driver_failed, "QEMU does not export the bitmap");
-    const auto exported = nbd_get_size(nbd_.get());
-    if (exported < 0 || static_cast<std::uint64_t>(exported) < size_bytes)
-      return make_error(ControlErrc::driver_failed, fmt::format("the export has {} bytes of {}", exported, size_bytes));
-    ranges_.end = size_bytes;
-    while (ranges_.at < size_bytes && !ranges_.too_many) BH_CHECK(ask());
-    if (ranges_.too_many) return make_error(ControlErrc::driver_failed, "too many ranges to be a hint");
-    nbd_shutdown(nbd_.get(), 0);
-    return std::move(ranges_.dirty);
-  }
-
- private:
-  template <class Done>
-  Result<void> wait(Done done) {
-    const auto deadline = SteadyClock::now() + timeout_;
-    for (;;) {
-      const int finished = done();
-      if (finished < 0 || nbd_aio_is_dead(nbd_.get()) == 1 || nbd_aio_is_closed(nbd_.get()) == 1)
-        return nbd_failed("NBD");
-      if (finished > 0) return {};
-      if (SteadyClock::now() >= deadline) return make_error(ControlErrc::driver_timeout, "QEMU's NBD server is silent");
-      if (nbd_poll(nbd_.get(), 1000) < 0) return nbd_failed("NBD");
-    }
-  }
-
-  Result<void> ask() {
-    const auto from = ranges_.at;
-    const auto length = std::min(kAskAtOnce, (ranges_.end - from + 511) / 512 * 512);
-    nbd_extent_callback extents{&DirtyReader::on_extents, this, nullptr};
-    nbd_completion_callback completion{nullptr, nullptr, nullptr};
-    const auto cookie = nbd_aio_block_status(nbd_.get(), length, from, extents, completion, 0);
-    if (cookie < 0) return nbd_failed("NBD block status");
-    BH_CHECK(wait([&] { return nbd_aio_command_completed(nbd_.get(), static_cast<std::uint64_t>(cookie)); }));
-    if (ranges_.at == from) return make_error(ControlErrc::driver_failed, "NBD block status says nothing");
-    return {};
-  }
-
-  static int on_extents(void* self, const char* context, std::uint64_t offset, std::uint32_t* entries,
-                        std::size_t count, int*) {
-    auto& reader = *static_cast<DirtyReader*>(self);
-    if (reader.context_ != context || offset != reader.ranges_.at) return 0;
-    for (std::size_t i = 0; i + 1 < count; i += 2) reader.ranges_.add(entries[i], (entries[i + 1] & 1) != 0);
-    return 0;
-  }
-
-  const std::string socket_, context_;
-  const std::chrono::milliseconds timeout_;
-  Nbd nbd_;
-  Ranges ranges_;
-};
+constexpr std::size_t kMaxRanges = 1 << 20;  // 16 MiB of them; beyond this digests are as quick
 
 // QEMU has one NBD server. Ours is on record before it runs; somebody else's is left alone.
 Result<void> start_server(QemuSession& s) {
@@ -145,9 +46,11 @@ Result<std::vector<ByteRange>> read_exported(QemuSession& s, const QemuNode& nod
                                                {"node-name", node.name},
                                                {"name", kExport},
                                                {"bitmaps", json::array{bitmap_name(token)}}}));
-  return DirtyReader(s.files.nbd(), "qemu:dirty-bitmap:" + bitmap_name(token),
-                     std::chrono::seconds(s.options->timeout_s))
-      .read(size_bytes);
+  BH_TRY(auto ranges, read_nbd_bitmap(with_nbd_socket(fmt::format("nbd+unix:///{}?socket=", kExport), s.files.nbd()),
+                                      "qemu:dirty-bitmap:" + bitmap_name(token), size_bytes, kMaxRanges,
+                                      std::chrono::seconds(s.options->timeout_s)));
+  if (!ranges) return make_error(ControlErrc::driver_failed, "too many ranges to be a hint");
+  return std::move(*ranges);
 }
 
 }  // namespace

@@ -3,9 +3,12 @@
 // format of NBD's URIs: NetworkBlockDevice/nbd, doc/uri.md.
 #pragma once
 
+#include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "dataplane/io.h"
 
@@ -40,6 +43,12 @@ std::string with_nbd_socket(std::string_view uri, std::string_view socket);
 // and nothing proves that it did not change (FileIdentity's times are 0). own_queue() gives a lane a connection of its
 // own where the server allows several (multi-conn), and else shares the first one: many servers take one client only.
 Result<std::unique_ptr<File>> open_nbd_file(const std::string& uri);
+
+// What a dirty bitmap that a server exports as a metadata context marks (bit 0) of the first `size_bytes`; ascending,
+// apart from each other. Nothing: more than `max_ranges`. `timeout` is for each answer.
+Result<std::optional<std::vector<ByteRange>>> read_nbd_bitmap(const std::string& uri, const std::string& context,
+                                                              std::uint64_t size_bytes, std::size_t max_ranges,
+                                                              std::chrono::seconds timeout);
 
 }  // namespace backhaul
 

@@ -64,8 +64,9 @@ void NbdSignal::clear() const noexcept {
   static_cast<void>(::eventfd_read(event_.get(), &count));
 }
 
-Result<std::shared_ptr<NbdConnection>> NbdConnection::open(const std::string& uri, const NbdTimeouts& timeouts) {
-  std::shared_ptr<NbdConnection> connection(new NbdConnection(uri, timeouts));
+Result<std::shared_ptr<NbdConnection>> NbdConnection::open(const std::string& uri, const NbdTimeouts& timeouts,
+                                                           const std::string& context) {
+  std::shared_ptr<NbdConnection> connection(new NbdConnection(uri, context, timeouts));
   BH_CHECK(connection->connect());
   BH_CHECK(connection->negotiate());
   BH_CHECK(connection->read_limits());
@@ -77,7 +78,7 @@ Result<void> NbdConnection::connect() {
   auto* nbd = handle();
   if (nbd == nullptr || nbd_set_opt_mode(nbd, true) < 0 || nbd_set_uri_allow_tls(nbd, LIBNBD_TLS_DISABLE) < 0 ||
       nbd_set_uri_allow_transports(nbd, LIBNBD_ALLOW_TRANSPORT_TCP | LIBNBD_ALLOW_TRANSPORT_UNIX) < 0 ||
-      nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 || nbd_aio_connect_uri(nbd, name_.c_str()) < 0)
+      nbd_add_meta_context(nbd, context_.c_str()) < 0 || nbd_aio_connect_uri(nbd, name_.c_str()) < 0)
     return make_error(NbdErrc::cannot_connect, name_ + ": " + last_error());
   NbdSignal none;
   BH_CHECK(none.open());
@@ -117,7 +118,7 @@ Result<void> NbdConnection::read_limits() {
   if ((minimum_block_ & (minimum_block_ - 1)) != 0 || minimum_block_ > kLargestMinimum || largest < minimum_block_)
     return make_error(NbdErrc::bad_server, fmt::format("{}: block sizes {} to {}", name_, minimum, maximum));
   maximum_block_ = align_down(largest, minimum_block_);
-  tells_holes_ = nbd_can_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1;
+  tells_context_ = nbd_can_meta_context(nbd, context_.c_str()) == 1;
   several_clients_ = nbd_can_multi_conn(nbd) == 1;
   return {};
 }

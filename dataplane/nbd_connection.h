@@ -37,7 +37,8 @@ class NbdSignal {
 class NbdConnection {
  public:
   // Named errors of NbdErrc. `uri` was checked.
-  static Result<std::shared_ptr<NbdConnection>> open(const std::string& uri, const NbdTimeouts& timeouts = {});
+  static Result<std::shared_ptr<NbdConnection>> open(const std::string& uri, const NbdTimeouts& timeouts = {},
+                                                     const std::string& context = LIBNBD_CONTEXT_BASE_ALLOCATION);
 
   const std::string& name() const noexcept { return name_; }
   const NbdTimeouts& timeouts() const noexcept { return timeouts_; }
@@ -45,7 +46,9 @@ class NbdConnection {
   std::uint64_t size() const noexcept { return size_; }
   std::uint64_t minimum_block() const noexcept { return minimum_block_; }  // a power of two
   std::uint64_t maximum_block() const noexcept { return maximum_block_; }  // a multiple of it
-  bool tells_holes() const noexcept { return tells_holes_; }
+  // The metadata context that block status requests are about, and whether the server has it.
+  const std::string& context() const noexcept { return context_; }
+  bool tells_context() const noexcept { return tells_context_; }
   bool takes_several_clients() const noexcept { return several_clients_; }
 
   bool dead() const noexcept;
@@ -71,7 +74,8 @@ class NbdConnection {
     void operator()(nbd_handle* handle) const noexcept { nbd_close(handle); }
   };
 
-  NbdConnection(std::string name, const NbdTimeouts& timeouts) : name_(std::move(name)), timeouts_(timeouts) {}
+  NbdConnection(std::string name, std::string context, const NbdTimeouts& timeouts)
+      : name_(std::move(name)), context_(std::move(context)), timeouts_(timeouts) {}
   Result<void> connect();
   Result<void> negotiate();
   Result<void> read_limits();
@@ -79,11 +83,11 @@ class NbdConnection {
   pollfd socket_poll() const noexcept;
   void serve();
 
-  const std::string name_;
+  const std::string name_, context_;
   const NbdTimeouts timeouts_;
   std::unique_ptr<nbd_handle, Close> handle_;
   std::uint64_t size_ = 0, minimum_block_ = 1, maximum_block_ = 0;
-  bool tells_holes_ = false, several_clients_ = false;
+  bool tells_context_ = false, several_clients_ = false;
   std::mutex serve_mutex_;
   mutable std::mutex failure_mutex_;
   std::string failure_;

@@ -6,44 +6,16 @@
 
 #include "dataplane/nbd.h"
 #include "dataplane/nbd_connection.h"
+#include "dataplane/nbd_status.h"
 
 namespace backhaul {
 namespace {
 
-// Of one block status request. NBD's lengths have 32 bits.
-constexpr std::uint64_t kAskAtOnce = std::uint64_t{1} << 30;
 // Replies that are remembered: lanes read near each other, a scan of what comes next runs ahead of them.
 constexpr std::size_t kKeptReplies = 8;
-// Runs that are taken from one reply (1 MiB of memory); what follows is asked for again.
-constexpr std::size_t kMaxRuns = 65536;
 
-// What the server said of [begin, end): runs of what may be other than zeros, apart from each other.
-struct Status {
-  std::uint64_t begin = 0, end = 0;
-  std::uint64_t limit = 0;  // of what was asked
-  std::vector<ByteRange> data;
-
-  // One reply, of one context. A hole without the flag that it reads as zeros may hold anything.
-  static int on_extents(void* self, const char* context, std::uint64_t offset, std::uint32_t* entries,
-                        std::size_t count, int*) {
-    auto& status = *static_cast<Status*>(self);
-    if (std::string_view(context) != LIBNBD_CONTEXT_BASE_ALLOCATION || offset != status.end) return 0;
-    for (std::size_t i = 0; i + 1 < count && status.data.size() < kMaxRuns; i += 2)
-      status.add(entries[i], (entries[i + 1] & LIBNBD_STATE_ZERO) != 0);
-    return 0;
-  }
-
-  void add(std::uint64_t length, bool zero) {
-    length = std::min(length, limit - end);  // a server may say more than it was asked
-    if (!zero && length != 0) {
-      if (!data.empty() && data.back().end() == end)
-        data.back().length += length;
-      else
-        data.push_back({end, length});
-    }
-    end += length;
-  }
-};
+// A hole without the flag that it reads as zeros may hold anything.
+bool holds_data(std::uint32_t flags) { return (flags & LIBNBD_STATE_ZERO) == 0; }
 
 class NbdFile final : public File {
  public:
@@ -68,11 +40,11 @@ class NbdFile final : public File {
 
  private:
   Error read_only() const { return Error::from_errno(EROFS, "write " + name()); }
-  Result<const Status*> status_of(std::uint64_t at);
+  Result<const NbdStatus*> status_of(std::uint64_t at);
 
   const std::shared_ptr<NbdConnection> connection_;
   std::mutex status_mutex_;
-  std::deque<Status> statuses_;  // the newest first
+  std::deque<NbdStatus> statuses_;  // the newest first
 };
 
 Result<void> NbdFile::read_at(std::uint64_t offset, MutableBytes into) {
@@ -89,19 +61,10 @@ Result<void> NbdFile::read_at(std::uint64_t offset, MutableBytes into) {
 }
 
 // REQUIRES: status_mutex_ is held, `at` is inside the export. Valid until the next call.
-Result<const Status*> NbdFile::status_of(std::uint64_t at) {
+Result<const NbdStatus*> NbdFile::status_of(std::uint64_t at) {
   for (const auto& status : statuses_)
     if (status.begin <= at && at < status.end) return &status;
-  Status status;
-  status.begin = status.end = align_down(at, connection_->minimum_block());
-  status.limit = std::min(size(), status.begin + kAskAtOnce);
-  const auto ask = [&](nbd_completion_callback done) {
-    return nbd_aio_block_status(connection_->handle(), status.limit - status.begin, status.begin,
-                                {&Status::on_extents, &status, nullptr}, done, 0);
-  };
-  BH_TRY(const int error, connection_->run(ask, connection_->timeouts().reply));
-  if (error != 0) return Error::from_errno(error, "block status of " + name() + " at " + std::to_string(at));
-  if (status.end <= at) return make_error(NbdErrc::bad_server, name() + ": an empty block status");
+  BH_TRY(auto status, ask_nbd_status(*connection_, at, holds_data));
   statuses_.push_front(std::move(status));
   if (statuses_.size() > kKeptReplies) statuses_.pop_back();
   return &statuses_.front();
@@ -109,13 +72,13 @@ Result<const Status*> NbdFile::status_of(std::uint64_t at) {
 
 Result<std::optional<ByteRange>> NbdFile::next_data(std::uint64_t from) {
   if (from >= size()) return std::optional<ByteRange>();
-  if (!connection_->tells_holes()) return std::optional(ByteRange{from, size() - from});
+  if (!connection_->tells_context()) return std::optional(ByteRange{from, size() - from});
   const std::lock_guard lock(status_mutex_);
   while (from < size()) {
     BH_TRY(const auto* status, status_of(from));
-    const auto run = std::partition_point(status->data.begin(), status->data.end(),
+    const auto run = std::partition_point(status->marked.begin(), status->marked.end(),
                                           [&](const ByteRange& range) { return range.end() <= from; });
-    if (run == status->data.end()) {
+    if (run == status->marked.end()) {
       from = status->end;
       continue;
     }
