@@ -2,22 +2,18 @@
 // The first byte chooses the size of the pieces, so that every way of being interrupted is met.
 #include <algorithm>
 #include <boost/json.hpp>
-#include <cstdlib>
 #include <vector>
 
 #include "base/endian.h"
 #include "checksum/crc32c.h"
 #include "dataplane/messages.h"
+#include "tests/fuzz/fuzz_input.h"
 #include "transport/compress.h"
 #include "transport/frame_io.h"
 #include "transport/transport_error.h"
 
 namespace backhaul {
 namespace {
-
-void require(bool holds) {
-  if (!holds) std::abort();
-}
 
 // Gives `input` in pieces; every other call would block. Then the peer is gone. Takes and forgets what is written.
 class InputStream final : public ByteStream {

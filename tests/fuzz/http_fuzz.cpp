@@ -2,7 +2,6 @@
 // router, the strict JSON reader and every reader of a body. The first byte chooses which, and the size of the pieces.
 #include <boost/json.hpp>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 
 #include "control/api_body.h"
@@ -12,14 +11,11 @@
 #include "control/api_router.h"
 #include "control/http.h"
 #include "control/iso_time.h"
+#include "tests/fuzz/fuzz_input.h"
 #include "unit/control/script_stream.h"
 
 namespace backhaul {
 namespace {
-
-void require(bool holds) {
-  if (!holds) std::abort();
-}
 
 void use(const HttpRequest& request, const HttpLimits& limits) {
   require(!request.method.empty() && !request.target.empty() && request.body.size() <= limits.body_bytes);

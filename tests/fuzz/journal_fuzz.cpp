@@ -1,22 +1,18 @@
 // The readers of the target's journal files: whatever the bytes are, they give an error or a consistent answer, and
 // never write outside what they may. First byte: which reader (low bits) and whether checksums are made right first
 // (0x80), without which hardly an input gets behind them. The rest is the file.
-#include <cstdlib>
 
 #include "dataplane/digest_index.h"
 #include "dataplane/journal_layout.h"
 #include "dataplane/session_journal.h"
 #include "dataplane/undo.h"
 #include "sim/sim_storage.h"
+#include "tests/fuzz/fuzz_input.h"
 
 namespace {
 
 using namespace backhaul;
 using namespace backhaul::journal_layout;
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
 
 void seal(MutableBytes bytes, std::size_t at) { store_le(&bytes[at], crc_without_field(bytes, at)); }
 

@@ -3,7 +3,6 @@
 // lane may refuse; it may not crash, hang, write outside of what it was told, or say something of the disk that is not
 // so.
 #include <algorithm>
-#include <cstdlib>
 #include <vector>
 
 #include "dataplane/scan.h"
@@ -12,6 +11,7 @@
 #include "sim/memory_stream.h"
 #include "sim/sim_storage.h"
 #include "sim/sim_transfer.h"
+#include "tests/fuzz/fuzz_input.h"
 #include "transport/frame_io.h"
 
 namespace backhaul {
@@ -24,26 +24,6 @@ using sim::SimStorage;
 
 // Three extents and a tail that is no whole block.
 constexpr std::uint64_t kDiskSize = 3 * kExtentSize + kBlockSize + 700;
-
-void require(bool holds) {
-  if (!holds) std::abort();
-}
-
-// The input, byte by byte; zeros behind its end.
-class Input {
- public:
-  explicit Input(Bytes bytes) : bytes_(bytes) {}
-  std::uint8_t next() {
-    if (bytes_.empty()) return 0;
-    const auto value = static_cast<std::uint8_t>(bytes_.front());
-    bytes_ = bytes_.subspan(1);
-    return value;
-  }
-  bool empty() const { return bytes_.empty(); }
-
- private:
-  Bytes bytes_;
-};
 
 // One frame from four bytes: type and oddities, where, how much, flags and payload.
 struct Made {

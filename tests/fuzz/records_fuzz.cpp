@@ -3,38 +3,14 @@
 // list of small commands. The channel may refuse, which is final; it hands out the bytes that were sealed as data, in
 // their order, and never a byte else; what it writes the peer can open.
 #include <algorithm>
-#include <cstdlib>
 #include <optional>
 #include <vector>
 
+#include "tests/fuzz/fuzz_input.h"
 #include "transport/record_channel.h"
 
 namespace backhaul {
 namespace {
-
-void require(bool holds) {
-  if (!holds) std::abort();
-}
-
-class Input {
- public:
-  explicit Input(Bytes bytes) : bytes_(bytes) {}
-  std::uint8_t next() {
-    if (bytes_.empty()) return 0;
-    const auto value = static_cast<std::uint8_t>(bytes_.front());
-    bytes_ = bytes_.subspan(1);
-    return value;
-  }
-  Bytes take(std::size_t most) {
-    const auto taken = bytes_.first(std::min(most, bytes_.size()));
-    bytes_ = bytes_.subspan(taken.size());
-    return taken;
-  }
-  bool empty() const { return bytes_.empty(); }
-
- private:
-  Bytes bytes_;
-};
 
 TrafficKeys keys_of(unsigned seed) {
   const std::vector<std::byte> secret(secret_size(RecordSuite::aes_128_gcm_sha256), static_cast<std::byte>(seed));

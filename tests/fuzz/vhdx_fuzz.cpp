@@ -7,7 +7,6 @@
 // opens again.
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 
 #include "checksum/crc32c.h"
@@ -15,6 +14,7 @@
 #include "dataplane/vhdx_bat.h"
 #include "dataplane/vhdx_header.h"
 #include "dataplane/vhdx_log.h"
+#include "tests/fuzz/fuzz_input.h"
 #include "tests/unit/dataplane/memory_file.h"
 
 namespace {
@@ -38,10 +38,6 @@ constexpr std::uint64_t kPlaces[] = {0,
                                      kBatAt,
                                      kMiB + 512 * kKiB};
 constexpr unsigned kSizePlace = std::size(kPlaces);  // one more place: the file's size
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
 
 // Two entries at the log's start: zeros, and pages of the block table.
 void write_log(MemoryStore& store) {
