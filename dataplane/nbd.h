@@ -24,6 +24,7 @@ enum class NbdErrc {
   silent,          // the server did not answer in time
   bad_server,      // the server says what makes no sense
   read_only,       // meant as a target: an export is only read
+  broken,          // the server is there and refuses to tell of the export
 };
 const ErrorCategory& nbd_category() noexcept;
 inline std::error_code make_error_code(NbdErrc value) { return {static_cast<int>(value), nbd_category()}; }

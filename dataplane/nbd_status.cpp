@@ -49,7 +49,9 @@ Result<NbdStatus> ask_nbd_status(NbdConnection& connection, std::uint64_t at, Nb
                                 {&Asked::on_extents, &asked, nullptr}, done, 0);
   };
   BH_TRY(const int error, connection.run(ask, connection.timeouts().reply));
-  if (error != 0) return Error::from_errno(error, "block status of " + connection.name() + " at " + std::to_string(at));
+  if (error != 0)
+    return make_error(NbdErrc::broken, "block status of " + connection.name() + " at " + std::to_string(at) + ": " +
+                                           std::generic_category().message(error));
   if (status.end <= at) return make_error(NbdErrc::bad_server, connection.name() + ": an empty block status");
   return std::move(status);
 }

@@ -26,6 +26,9 @@ constexpr ErrorInfo kNbd[] = {
      "Check the server and its storage; then the same command goes on where it stopped.", Retry::later},
     {"nbd.bad_server", "the NBD server's answer makes no sense", "Use another NBD server for this disk.", Retry::no},
     {"nbd.read_only", "an NBD export is only read", "Give this disk a path below the store of its site.", Retry::no},
+    {"nbd.broken", "the NBD server refuses to tell what its disk holds",
+     "See its log. A snapshot whose room is full breaks like this: take it anew, then run the same command.",
+     Retry::later},
 };
 
 constexpr std::string_view kTcp = "nbd://", kUnix = "nbd+unix://", kTls = "nbds://", kTlsUnix = "nbds+unix://";

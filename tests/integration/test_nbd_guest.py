@@ -25,8 +25,9 @@ def execute(guest, command, **arguments):
     return answer["return"]
 
 
-def export_this_moment(guest, folder):
-    """Stops the guest for a moment, keeps copies of its disks' files, and has QEMU export the same. Returns the socket."""
+def export_this_moment(guest, folder, full=False):
+    """Stops the guest for a moment, keeps copies of its disks' files, and has QEMU export the same. `full`: QEMU finds no room for what it
+    has to keep. Returns the socket."""
     execute(guest, "stop")
     for number, disk in enumerate(DISKS):
         harness.copy_sparse(folder / f"{disk}.raw", folder / f"{disk}.then")
@@ -34,7 +35,10 @@ def export_this_moment(guest, folder):
         with open(room, "wb") as file:
             file.truncate((folder / f"{disk}.raw").stat().st_size)
         device = f"/machine/peripheral/bhd{number}"
-        execute(guest, "blockdev-add", **{"driver": "file", "node-name": f"room{number}", "filename": str(room)})
+        image = {"driver": "file", "filename": str(room)}
+        if full:
+            image = {"driver": "blkdebug", "image": image, "inject-error": [{"event": "pwritev", "errno": 28}]}
+        execute(guest, "blockdev-add", **image, **{"node-name": f"room{number}"})
         execute(guest, "blockdev-add", **{"driver": "copy-before-write", "node-name": f"before{number}", "file": f"bhdisk{number}",
                                            "target": f"room{number}", "on-cbw-error": "break-snapshot"})
         execute(guest, "qom-set", path=device, property="drive", value=f"before{number}")
@@ -63,4 +67,22 @@ def test_what_qemu_exports_of_a_running_guest_arrives_as_it_was(folder, pki, gue
             assert harness.run("cmp", "-s", folder / f"{disk}.raw", host.path(disk), check=False).returncode == 1, "the guest went on"
         again = harness.send(host, pki, uri(socket, "os"), "os")
         assert again["blocks_changed"] == 0
+    assert guest.status() == "running"
+
+
+def test_an_export_that_broke_is_noticed_and_the_old_disk_comes_back(folder, pki, guest):
+    (folder / "store").mkdir()
+    with harness.Host(folder / "store", pki) as host, Watch(guest.directory() / "console.log") as watch:
+        old = harness.copy_sparse(folder / "data.raw", host.path("data"))
+        watch.wait_for(5)
+        socket = export_this_moment(guest, folder, full=True)
+        before = harness.copy_sparse(old, folder / "before")
+        watch.wait_for_more(5)
+        with pytest.raises(harness.SendFailed) as failed:
+            harness.send(host, pki, uri(socket, "data"), "data", sync="full")
+        error = failed.value.error
+        assert error["code"] == "nbd.broken" and "Invalid argument" in error["cause"] and error["retry"], error
+        harness.cancel(host, pki, "data")
+        harness.run("cmp", before, host.path("data"))
+        watch.wait_for_more(5)
     assert guest.status() == "running"
