@@ -47,6 +47,11 @@ const ErrorCategory& io_category() noexcept {
   return category;
 }
 
+Result<void> File::read_all(std::span<const ReadPart> parts) {
+  for (const auto& part : parts) BH_CHECK(read_at(part.offset, part.into));
+  return {};
+}
+
 Result<void> check_store_path(std::string_view path) {
   const auto refuse = [&](const char* why) -> Result<void> {
     return make_error(IoErrc::outside_store, std::string("'") + printable(path) + "' " + why);

@@ -39,6 +39,11 @@ enum class OpenMode { read, write /* and read */ };
 
 class IoQueue;
 
+struct ReadPart {
+  std::uint64_t offset = 0;
+  MutableBytes into;
+};
+
 // A regular file or a block device, or for reading what a server exports as one. Positional operations may run from
 // several threads at once on disjoint ranges, also beside one resize that grows the file (a VHDX disk grows while lanes
 // write); shrinking and destruction may not run beside anything else.
@@ -57,6 +62,11 @@ class File {
   // Writing past the end makes a regular file longer.
   virtual Result<void> read_at(std::uint64_t offset, MutableBytes into) = 0;
   virtual Result<void> write_at(std::uint64_t offset, Bytes from) = 0;
+  // Each part as by read_at, but as many at once as the system can, and past the page cache where offset, length and
+  // memory have io_alignment(). After an error nothing is known of what was read.
+  virtual Result<void> read_all(std::span<const ReadPart> parts);
+  // As write_at, but past the page cache where offset, length and memory have io_alignment().
+  virtual Result<void> write_through(std::uint64_t offset, Bytes from) { return write_at(offset, from); }
   // Makes the range read as zeros: punches a hole where it can, writes zeros where it cannot. Inside the file's size.
   virtual Result<void> zero_at(std::uint64_t offset, std::uint64_t length) = 0;
   // Grows (new bytes read as zeros, no space taken) or shrinks. IoErrc::fixed_size for block devices.
@@ -70,11 +80,6 @@ class File {
   // Forgets cached clean pages of the range, so that a later read comes from the device. Best effort.
   virtual void drop_cache(std::uint64_t offset, std::uint64_t length) noexcept = 0;
   virtual Result<FileIdentity> identity() = 0;
-  // The range will soon be read by read_at: the system may begin now, so that many such reads overlap. Best effort.
-  virtual void will_read(std::uint64_t offset, std::uint64_t length) noexcept {
-    (void)offset;
-    (void)length;
-  }
 
   // Must be called before IoQueue writes to these ranges; write_at, zero_at and resize call it themselves. A plain file
   // does nothing here; an undo file makes the old content durable first (dataplane/undo.h).

@@ -137,11 +137,72 @@ Result<void> LinuxFile::write_at(std::uint64_t offset, Bytes from) {
     if (put <= 0) return failed(put < 0 ? errno : EIO, "write", offset);
     from = from.subspan(static_cast<std::size_t>(put));
     offset += static_cast<std::uint64_t>(put);
-    std::uint64_t known = size_.load();
-    while (offset > known && !size_.compare_exchange_weak(known, offset)) {
-    }
+    note_written(offset);
   }
   return {};
+}
+
+// Where the file system took O_DIRECT at open and refuses this request, or a part of it, the page cache takes the rest.
+Result<void> LinuxFile::write_through(std::uint64_t offset, Bytes from) {
+  if (!may_be_direct(offset, from)) return write_at(offset, from);
+  const ssize_t put = ::pwrite(direct_.get(), from.data(), from.size(), static_cast<off_t>(offset));
+  if (put < 0 && errno != EINVAL && errno != EINTR) return failed(errno, "write", offset);
+  const auto done = static_cast<std::uint64_t>(std::max<ssize_t>(put, 0));
+  note_written(offset + done);
+  return write_at(offset + done, from.subspan(done));
+}
+
+bool LinuxFile::may_be_direct(std::uint64_t offset, Bytes memory) const noexcept {
+  return direct_.get() >= 0 &&
+         (offset | memory.size() | reinterpret_cast<std::uintptr_t>(memory.data())) % alignment_ == 0;
+}
+
+// The ring reads what may be direct; the rest, and what it did not get whole, is read as by read_at, which also finds
+// the error's name.
+Result<void> LinuxFile::read_all(std::span<const ReadPart> parts) {
+  auto ring = parts.size() > 1 && direct_.get() >= 0 ? take_ring() : nullptr;
+  if (!ring) {
+    announce(parts);
+    for (const auto& part : parts) BH_CHECK(read_at(part.offset, part.into));
+    return {};
+  }
+  std::vector<ReadPart> direct, rest;
+  for (const auto& part : parts) (may_be_direct(part.offset, part.into) ? direct : rest).push_back(part);
+  ring->read(direct_.get(), direct);
+  for (std::size_t i = 0; i < direct.size(); ++i)
+    if (!ring->whole()[i]) rest.push_back(direct[i]);
+  {
+    const std::lock_guard lock(rings_mutex_);
+    idle_rings_.push_back(std::move(ring));
+  }
+  for (const auto& part : rest) BH_CHECK(read_at(part.offset, part.into));
+  return {};
+}
+
+std::unique_ptr<ReadRing> LinuxFile::take_ring() {
+  {
+    const std::lock_guard lock(rings_mutex_);
+    if (!idle_rings_.empty()) {
+      auto ring = std::move(idle_rings_.back());
+      idle_rings_.pop_back();
+      return ring;
+    }
+  }
+  return ReadRing::make();
+}
+
+// Reads that come one by one through the page cache still reach the device many at a time. A single one needs no help.
+void LinuxFile::announce(std::span<const ReadPart> parts) noexcept {
+  if (parts.size() < 2) return;
+  for (const auto& part : parts)
+    (void)::posix_fadvise(buffered_.get(), static_cast<off_t>(part.offset), static_cast<off_t>(part.into.size()),
+                          POSIX_FADV_WILLNEED);
+}
+
+void LinuxFile::note_written(std::uint64_t end) noexcept {
+  std::uint64_t known = size_.load();
+  while (end > known && !size_.compare_exchange_weak(known, end)) {
+  }
 }
 
 Result<void> LinuxFile::write_zeros(std::uint64_t offset, std::uint64_t length) {
@@ -258,10 +319,6 @@ void LinuxFile::drop_cache(std::uint64_t offset, std::uint64_t length) noexcept 
   const std::uint64_t last = align_up(offset + length, kPage);
   (void)::posix_fadvise(buffered_.get(), static_cast<off_t>(first), static_cast<off_t>(last - first),
                         POSIX_FADV_DONTNEED);
-}
-
-void LinuxFile::will_read(std::uint64_t offset, std::uint64_t length) noexcept {
-  (void)::posix_fadvise(buffered_.get(), static_cast<off_t>(offset), static_cast<off_t>(length), POSIX_FADV_WILLNEED);
 }
 
 Result<FileIdentity> LinuxFile::identity() {

@@ -17,9 +17,11 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/unique_fd.h"
 #include "dataplane/io.h"
+#include "dataplane/linux_read_ring.h"
 
 namespace backhaul {
 
@@ -41,12 +43,13 @@ class LinuxFile final : public File {
 
   Result<void> read_at(std::uint64_t offset, MutableBytes into) override;
   Result<void> write_at(std::uint64_t offset, Bytes from) override;
+  Result<void> read_all(std::span<const ReadPart> parts) override;
+  Result<void> write_through(std::uint64_t offset, Bytes from) override;
   Result<void> zero_at(std::uint64_t offset, std::uint64_t length) override;
   Result<void> resize(std::uint64_t size) override;
   Result<void> sync() override;
   Result<std::optional<ByteRange>> next_data(std::uint64_t from) override;
   void drop_cache(std::uint64_t offset, std::uint64_t length) noexcept override;
-  void will_read(std::uint64_t offset, std::uint64_t length) noexcept override;
   Result<FileIdentity> identity() override;
 
   std::uint64_t id() const noexcept { return id_; }  // unique in this process, never 0
@@ -65,6 +68,10 @@ class LinuxFile final : public File {
   Result<void> zero_device(std::uint64_t offset, std::uint64_t length);
   std::optional<ByteRange> remembered_data(std::uint64_t from);
   void remember_data(ByteRange run);
+  void note_written(std::uint64_t end) noexcept;
+  bool may_be_direct(std::uint64_t offset, Bytes memory) const noexcept;
+  void announce(std::span<const ReadPart> parts) noexcept;
+  std::unique_ptr<ReadRing> take_ring();
   Error failed(int number, const char* action, std::uint64_t offset) const;
 
   const std::uint64_t id_;
@@ -76,6 +83,8 @@ class LinuxFile final : public File {
   std::atomic<int> failed_sync_{0};
   std::mutex data_run_mutex_;
   ByteRange data_run_;  // of the last next_data; empty: nothing is remembered
+  std::mutex rings_mutex_;
+  std::vector<std::unique_ptr<ReadRing>> idle_rings_;  // one for each caller of read_all that there was at once
 };
 
 }  // namespace backhaul

@@ -33,8 +33,6 @@ constexpr std::size_t kMaxBatches = 4;
 constexpr std::uint64_t kMaxRoundChunks = kUndoMaxRunChunks;
 constexpr std::size_t kMaxRoundRuns = 512;
 constexpr std::uint64_t kDropCacheBytes = 256 * kKiB;
-// How far reads of old content are announced ahead: a batch, 4 MiB of pages.
-constexpr std::uint64_t kAnnouncedChunks = kUndoMaxDataChunks;
 
 struct ChunkRun {
   std::uint64_t first = 0, end = 0;
@@ -52,6 +50,7 @@ struct Batch {
   std::vector<ChunkRun> claimed;  // under the file's mutex: what others have to wait for
   AlignedBuffer buffer;           // record headers and payloads as they go to the log
   std::vector<PlannedRecord> planned;
+  std::size_t read = 0;  // records before have their content; those of kind data after it are still to be read
   std::uint64_t used = 0;
 };
 
@@ -76,12 +75,16 @@ class UndoFile final : public File {
   Result<FileIdentity> identity() override { return file_->identity(); }
   Result<std::optional<ByteRange>> next_data(std::uint64_t from) override { return file_->next_data(from); }
   void drop_cache(std::uint64_t offset, std::uint64_t length) noexcept override { file_->drop_cache(offset, length); }
-  void will_read(std::uint64_t offset, std::uint64_t length) noexcept override { file_->will_read(offset, length); }
   Result<void> read_at(std::uint64_t offset, MutableBytes into) override { return file_->read_at(offset, into); }
+  Result<void> read_all(std::span<const ReadPart> parts) override { return file_->read_all(parts); }
 
   Result<void> write_at(std::uint64_t offset, Bytes from) override {
     BH_CHECK(save({offset, from.size()}));
     return file_->write_at(offset, from);
+  }
+  Result<void> write_through(std::uint64_t offset, Bytes from) override {
+    BH_CHECK(save({offset, from.size()}));
+    return file_->write_through(offset, from);
   }
   Result<void> zero_at(std::uint64_t offset, std::uint64_t length) override {
     BH_CHECK(save({offset, length}));
@@ -114,10 +117,12 @@ class UndoFile final : public File {
   void wait_for_others(std::span<const ByteRange> ranges);
 
   Result<void> save_batch(Batch& batch);
-  void announce(const Batch& batch, std::size_t reading, std::size_t& announced);
   Result<void> add_hole(Batch& batch, std::uint64_t first, std::uint64_t end);
   Result<std::uint64_t> add_data(Batch& batch, std::uint64_t first, std::uint64_t end);
   std::uint64_t extend_hole(Batch& batch, std::uint64_t first, std::uint64_t end, std::uint64_t hole_end);
+  static void clear(Batch& batch);
+  Result<void> make_room(Batch& batch, std::uint64_t bytes);
+  Result<void> read_planned(Batch& batch);
   Result<void> append(Batch& batch);
   Result<void> sync_log(std::uint64_t up_to);
 
@@ -273,15 +278,11 @@ void UndoFile::wait_for_others(std::span<const ByteRange> ranges) {
 // Durable when this returns. Nothing writes to the claimed chunks meanwhile, so what next_data and read_at say about
 // them holds.
 Result<void> UndoFile::save_batch(Batch& batch) {
-  batch.used = 0;
-  batch.planned.clear();
+  clear(batch);
   std::optional<ByteRange> data;  // what next_data said last; holds for every later place up to its end
   bool asked = false;
   std::uint64_t next = 0;  // chunks before are done; an extended hole may reach over later runs
-  std::size_t announced = 0;
-  for (std::size_t i = 0; i < batch.runs.size(); ++i) {
-    const ChunkRun run = batch.runs[i];
-    announce(batch, i, announced);
+  for (const ChunkRun run : batch.runs) {
     next = std::max(next, run.first);
     while (next < run.end) {
       const std::uint64_t offset = next * kUndoChunkSize;
@@ -310,21 +311,6 @@ Result<void> UndoFile::save_batch(Batch& batch) {
   return sync_log(end);
 }
 
-// Scattered runs are read one by one, but the device gets them many at a time. A single run needs no help, and one
-// longer than a record gets the system's own read-ahead.
-void UndoFile::announce(const Batch& batch, std::size_t reading, std::size_t& announced) {
-  if (batch.runs.size() < 2) return;
-  std::uint64_t chunks = 0;
-  for (std::size_t i = reading; i < batch.runs.size() && chunks < kAnnouncedChunks; ++i) {
-    const ChunkRun& run = batch.runs[i];
-    const std::uint64_t count = run.end - run.first;
-    chunks += count;
-    if (i < announced) continue;
-    announced = i + 1;
-    if (count <= kUndoMaxDataChunks) file_->will_read(run.first * kUndoChunkSize, count * kUndoChunkSize);
-  }
-}
-
 // The rest of a hole is claimed too, as far as nobody else saved or claimed it.
 std::uint64_t UndoFile::extend_hole(Batch& batch, std::uint64_t first, std::uint64_t end, std::uint64_t hole_end) {
   hole_end = std::min(hole_end, first + kUndoMaxRunChunks);
@@ -336,36 +322,77 @@ std::uint64_t UndoFile::extend_hole(Batch& batch, std::uint64_t first, std::uint
   return end;
 }
 
+// Makes room in the batch buffer: what is planned is read, which leaves nothing of zeros but their record, and, if that is
+// not enough, goes to the log.
+Result<void> UndoFile::make_room(Batch& batch, std::uint64_t bytes) {
+  if (batch.used + bytes <= kBatchBytes) return {};
+  BH_CHECK(read_planned(batch));
+  if (batch.used + bytes <= kBatchBytes) return {};
+  return append(batch);
+}
+
 Result<void> UndoFile::add_hole(Batch& batch, std::uint64_t first, std::uint64_t end) {
-  if (batch.used + kUndoRecordHeaderSize > kBatchBytes) BH_CHECK(append(batch));
+  BH_CHECK(make_room(batch, kUndoRecordHeaderSize));
   batch.planned.push_back({{UndoKind::hole, first, end - first}, batch.used});
   batch.used += kUndoRecordHeaderSize;
   return {};
 }
 
-// Reads up to `end`, one read and one record, as much as the buffer has room for. Returns where it stopped.
+// Plans one record up to `end`, as much as the buffer has room for. Returns where it stops.
 Result<std::uint64_t> UndoFile::add_data(Batch& batch, std::uint64_t first, std::uint64_t end) {
-  if (batch.used + kUndoRecordHeaderSize + kUndoChunkSize > kBatchBytes) BH_CHECK(append(batch));
+  BH_CHECK(make_room(batch, kUndoRecordHeaderSize + kUndoChunkSize));
   const std::uint64_t room = (kBatchBytes - batch.used - kUndoRecordHeaderSize) / kUndoChunkSize;
   end = std::min({end, first + room, first + kUndoMaxDataChunks});
   const std::uint64_t bytes = undo_bytes_of(header_, first, end - first);
-  const auto payload = batch.buffer.span().subspan(batch.used + kUndoRecordHeaderSize, bytes);
-  BH_CHECK(file_->read_at(first * kUndoChunkSize, payload));
-  if (bytes >= kDropCacheBytes) file_->drop_cache(first * kUndoChunkSize, bytes);
-  if (is_zero(payload)) {
-    batch.planned.push_back({{UndoKind::zero, first, end - first}, batch.used});
-    batch.used += kUndoRecordHeaderSize;
-    return end;
-  }
-  const std::uint64_t padded = align_up(bytes, kIoAlignment);
-  std::memset(payload.data() + bytes, 0, padded - bytes);
-  batch.planned.push_back({{UndoKind::data, first, end - first, bytes, 0, 0, crc32c(payload)}, batch.used});
-  batch.used += kUndoRecordHeaderSize + padded;
+  batch.planned.push_back({{UndoKind::data, first, end - first, bytes}, batch.used});
+  batch.used += kUndoRecordHeaderSize + align_up(bytes, kIoAlignment);
   return end;
+}
+
+// Reads what the planned records save, all at once; then what is zero is let go, and what follows it moves up.
+Result<void> UndoFile::read_planned(Batch& batch) {
+  const auto payload_of = [&](const PlannedRecord& planned) {
+    return batch.buffer.span().subspan(planned.at + kUndoRecordHeaderSize, planned.record.payload_bytes);
+  };
+  std::vector<ReadPart> parts;
+  for (std::size_t i = batch.read; i < batch.planned.size(); ++i)
+    if (const auto& planned = batch.planned[i]; planned.record.kind == UndoKind::data)
+      parts.push_back({planned.record.first * kUndoChunkSize, payload_of(planned)});
+  BH_CHECK(file_->read_all(parts));
+  for (const auto& part : parts)
+    if (part.into.size() >= kDropCacheBytes) file_->drop_cache(part.offset, part.into.size());
+  if (batch.read == batch.planned.size()) return {};
+  std::uint64_t to = batch.planned[batch.read].at;
+  for (; batch.read < batch.planned.size(); ++batch.read) {
+    auto& planned = batch.planned[batch.read];
+    auto payload = payload_of(planned);
+    if (planned.record.kind == UndoKind::data && is_zero(payload)) {
+      planned.record = {UndoKind::zero, planned.record.first, planned.record.count};
+      payload = {};
+    }
+    planned.at = to;
+    if (!payload.empty()) {
+      const auto place = payload_of(planned);
+      if (place.data() != payload.data()) std::memmove(place.data(), payload.data(), payload.size());
+      planned.record.payload_crc = crc32c(place);
+      const auto end = planned.at + kUndoRecordHeaderSize + payload.size();
+      std::memset(batch.buffer.span().data() + end, 0, align_up(end, kIoAlignment) - end);
+    }
+    to += kUndoRecordHeaderSize + align_up(payload.size(), kIoAlignment);
+  }
+  batch.used = to;
+  return {};
+}
+
+void UndoFile::clear(Batch& batch) {
+  batch.used = 0;
+  batch.read = 0;
+  batch.planned.clear();
 }
 
 // Writes what is planned to the end of the log. After an error the log ends where it ended before.
 Result<void> UndoFile::append(Batch& batch) {
+  BH_CHECK(read_planned(batch));
   if (batch.used == 0) return {};
   std::lock_guard lock(append_mutex_);
   for (auto& [record, at] : batch.planned) {
@@ -373,10 +400,9 @@ Result<void> UndoFile::append(Batch& batch) {
     record.durable_end = durable_end_.load(std::memory_order_acquire);
     encode_undo_record(header_, record, batch.buffer.span().subspan(at, kUndoRecordHeaderSize));
   }
-  BH_CHECK(log_->write_at(log_end_, Bytes(batch.buffer.span()).first(batch.used)));
+  BH_CHECK(log_->write_through(log_end_, Bytes(batch.buffer.span()).first(batch.used)));
   log_end_ += batch.used;
-  batch.used = 0;
-  batch.planned.clear();
+  clear(batch);
   return {};
 }
 

@@ -1,5 +1,5 @@
 // A storage that calls a function before each sync of its files, whose error the sync then returns: for tests that need
-// something to happen just then. A file alone also tells what was announced to be read. Shared by this folder's tests.
+// something to happen just then. A file alone also tells what was read at once. Shared by this folder's tests.
 // Everything else goes to the storage below.
 #pragma once
 
@@ -31,11 +31,12 @@ class HookedFile final : public File {
   void drop_cache(std::uint64_t offset, std::uint64_t length) noexcept override { file_->drop_cache(offset, length); }
   Result<FileIdentity> identity() override { return file_->identity(); }
   File& native() noexcept override { return file_->native(); }
-  void will_read(std::uint64_t offset, std::uint64_t length) noexcept override {
-    announced.push_back({offset, length});
+  Result<void> read_all(std::span<const ReadPart> parts) override {
+    read_at_once.push_back(parts.size());
+    return file_->read_all(parts);
   }
 
-  std::vector<ByteRange> announced;
+  std::vector<std::size_t> read_at_once;  // the parts of each read_all
 
  private:
   std::unique_ptr<File> file_;
