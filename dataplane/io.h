@@ -115,6 +115,7 @@ class IoQueue {
   // to lock it is no error: the queue says so once in the log and works without.
   virtual void register_memory(MutableBytes memory) = 0;
 
+  // A read comes from the device, not from what the system cached, where the system can do that.
   // REQUIRES: in_flight() < capacity(). A read may end past the file's end (short completion). Writes stay inside the
   // size (else EINVAL). The file stays open until the completion.
   virtual void read(File& file, std::uint64_t offset, MutableBytes into, std::uint64_t tag) = 0;

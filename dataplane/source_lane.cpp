@@ -34,7 +34,7 @@ SourceLane::SourceLane(SourceSession& session, const SourceLaneOptions& options,
       writer_(stream),
       pool_(kLaneBuffers, kChunkSize),
       compressor_(options.compress),
-      chunks_(kLaneBuffers) {
+      buffer_uses_(kLaneBuffers, 0) {
   queue_.register_memory(pool_.memory());
 }
 
@@ -312,11 +312,9 @@ Result<bool> SourceLane::issue_extent_reads(std::uint64_t extent, Open& open) {
       open.read_at = data;
       continue;
     }
-    const bool limited = options_.limit != nullptr && !options_.limit->unlimited();
-    if (limited && pool_.free_count() + kLimitedBuffers <= kLaneBuffers) return false;
-    if (pool_.free_count() <= kReservedBuffers || queue_.in_flight() + 2 > queue_.capacity()) return false;
     const auto at = open.read_at;
     const auto until = std::min({listed_end, at - at % kChunkSize + kChunkSize, align_up(run->end(), kBlockSize)});
+    if (buffers_run_short(until - at) || queue_.in_flight() + 2 > queue_.capacity()) return false;
     open.read_at = until;
     read_chunk(extent, open, at, until - at);
   }
@@ -336,28 +334,58 @@ std::uint64_t SourceLane::skip_unlisted(std::uint64_t base, Open& open) {
   return base + number * kBlockSize;
 }
 
+bool SourceLane::buffers_run_short(std::uint64_t needed) const {
+  if (filling_ && filled_ + align_up(needed, kIoAlignment) <= kChunkSize) return false;
+  const bool limited = options_.limit != nullptr && !options_.limit->unlimited();
+  if (limited && pool_.free_count() + kLimitedBuffers <= kLaneBuffers) return true;
+  return pool_.free_count() <= kReservedBuffers;
+}
+
+// Small chunks share a buffer: of scattered changes many are read at once. REQUIRES: buffers do not run short.
+std::uint32_t SourceLane::place_chunk(std::uint64_t length) {
+  const auto needed = align_up(length, kIoAlignment);
+  if (filling_ && filled_ + needed > kChunkSize) release(*std::exchange(filling_, std::nullopt));
+  if (!filling_) {
+    filling_ = *pool_.take();
+    filled_ = 0;
+    buffer_uses_[*filling_] = 1;
+  }
+  if (free_chunks_.empty()) {
+    free_chunks_.push_back(static_cast<std::uint32_t>(chunks_.size()));
+    chunks_.emplace_back();
+  }
+  const auto number = free_chunks_.back();
+  free_chunks_.pop_back();
+  chunks_[number] = {0, 0, length, *filling_, filled_, 0};
+  ++buffer_uses_[*filling_];
+  filled_ += needed;
+  if (filled_ + kBlockSize > kChunkSize) release(*std::exchange(filling_, std::nullopt));
+  return number;
+}
+
 void SourceLane::read_chunk(std::uint64_t extent, Open& open, std::uint64_t offset, std::uint64_t length) {
-  const auto buffer = *pool_.take();
-  auto& chunk = chunks_[buffer];
-  chunk = {extent, offset, length, 0, 0};
+  const auto number = place_chunk(length);
+  auto& chunk = chunks_[number];
+  chunk.extent = extent;
+  chunk.offset = offset;
   ++open.chunks;
   std::uint64_t read_bytes = 0;
   for (std::uint64_t done = 0; done < length;) {
     // A chunk lies in one piece of the file, but for the padded tail of a disk whose size is no multiple of the sector.
     const auto segment = session_.disk().map(offset + done, length - done);
-    const auto into = pool_.at(buffer).subspan(done, segment.length);
+    const auto into = pool_.at(chunk.buffer).subspan(chunk.at + done, segment.length);
     if (segment.kind == Segment::Kind::zero) {
       std::fill(into.begin(), into.end(), std::byte{0});
     } else {
       queue_.read(session_.disk().file().native(), segment.file_offset, into,
-                  std::uint64_t{buffer} << 32 | segment.length);
+                  std::uint64_t{number} << 32 | segment.length);
       ++chunk.reads;
       read_bytes += segment.length;
     }
     done += segment.length;
   }
   session_.counters().bytes_read += read_bytes;
-  if (chunk.reads == 0) process_chunk(buffer);
+  if (chunk.reads == 0) process_chunks({&number, 1});
 }
 
 // Blocks in a hole are zero at the source; their digests are the zero digests already.
@@ -379,9 +407,10 @@ void SourceLane::skip_hole(std::uint64_t extent, Open& open, std::uint64_t from,
 
 Result<void> SourceLane::complete_reads(std::span<const Completion> completions, bool& progressed) {
   std::optional<Error> failed;
+  std::vector<std::uint32_t> whole;
   for (const auto& completion : completions) {
-    const auto buffer = static_cast<std::uint32_t>(completion.tag >> 32);
-    auto& chunk = chunks_[buffer];
+    const auto number = static_cast<std::uint32_t>(completion.tag >> 32);
+    auto& chunk = chunks_[number];
     --chunk.reads;
     if (completion.error != 0 || completion.bytes < static_cast<std::uint32_t>(completion.tag)) {
       const auto what = "source " + session_.disk().file().name() + " at " + std::to_string(chunk.offset);
@@ -389,11 +418,11 @@ Result<void> SourceLane::complete_reads(std::span<const Completion> completions,
                                                   what + ": " + std::generic_category().message(completion.error))
                                      : make_error(EngineErrc::source_read, what + ": the file became shorter");
     }
-    if (failed || chunk.reads > 0) continue;
-    progressed = true;
-    process_chunk(buffer);
+    if (chunk.reads == 0) whole.push_back(number);
   }
   if (failed) return std::move(*failed);
+  if (!whole.empty()) progressed = true;
+  process_chunks(whole);
   return {};
 }
 

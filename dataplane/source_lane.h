@@ -56,8 +56,9 @@ class SourceLane final : public Lane {
   };
   struct Chunk {
     std::uint64_t extent = 0, offset = 0, length = 0;
-    unsigned reads = 0;  // in flight
-    unsigned uses = 0;   // frames that still need the buffer
+    std::uint32_t buffer = 0;
+    std::uint64_t at = 0;  // in the buffer
+    unsigned reads = 0;    // in flight
   };
   struct HoleRun {
     std::uint64_t first, count;
@@ -79,10 +80,14 @@ class SourceLane final : public Lane {
   Result<void> issue_reads(bool& progressed);
   Result<bool> issue_extent_reads(std::uint64_t extent, Open& open);
   std::uint64_t skip_unlisted(std::uint64_t base, Open& open);
+  bool buffers_run_short(std::uint64_t needed) const;
+  std::uint32_t place_chunk(std::uint64_t length);
   void read_chunk(std::uint64_t extent, Open& open, std::uint64_t offset, std::uint64_t length);
   void skip_hole(std::uint64_t extent, Open& open, std::uint64_t from, std::uint64_t to);
-  void process_chunk(std::uint32_t buffer);
-  void digest_chunk(Open& open, const Chunk& chunk, Bytes content);
+  Bytes content_of(const Chunk& chunk);
+  void process_chunks(std::span<const std::uint32_t> chunks);
+  void digest_chunks(std::span<const std::uint32_t> chunks);
+  void send_chunk(std::uint32_t index);
   bool block_differs(const Open& open, std::uint32_t number) const;
   void send_run(std::uint32_t buffer, std::uint64_t offset, Bytes content);
   void send_zero(std::uint64_t offset, std::uint64_t length);
@@ -108,7 +113,11 @@ class SourceLane final : public Lane {
   Compressor compressor_;
   LinkGauge gauge_;
   std::vector<std::byte> incoming_;
-  std::vector<Chunk> chunks_;  // by buffer
+  std::vector<Chunk> chunks_;  // being read
+  std::vector<std::uint32_t> free_chunks_;
+  std::vector<unsigned> buffer_uses_;     // of each buffer: its chunks and frames, and one while it is filled
+  std::optional<std::uint32_t> filling_;  // buffer that takes further chunks
+  std::uint64_t filled_ = 0;              // how much of it is taken
   std::unordered_map<std::uint64_t, std::unique_ptr<Open>> open_;
   std::deque<std::uint64_t> ready_;  // extents to read, in order
   std::deque<HoleRun> holes_;        // sent, not acknowledged

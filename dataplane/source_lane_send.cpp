@@ -6,22 +6,46 @@
 
 namespace backhaul {
 
-void SourceLane::digest_chunk(Open& open, const Chunk& chunk, Bytes content) {
+Bytes SourceLane::content_of(const Chunk& chunk) { return pool_.at(chunk.buffer).subspan(chunk.at, chunk.length); }
+
+// Digests small chunks together, because the hasher is at its best with many blocks; never more than one large chunk's
+// before they are sent, so that they are still in the processor's cache then.
+void SourceLane::process_chunks(std::span<const std::uint32_t> chunks) {
+  while (!chunks.empty()) {
+    std::size_t count = 0;
+    for (std::uint64_t bytes = 0; count < chunks.size(); ++count) {
+      bytes += chunks_[chunks[count]].length;
+      if (count > 0 && bytes > kChunkSize) break;
+    }
+    const auto group = chunks.first(count);
+    digest_chunks(group);
+    for (const auto number : group) send_chunk(number);
+    chunks = chunks.subspan(count);
+  }
+}
+
+// REQUIRES: no more blocks than one chunk has at most.
+void SourceLane::digest_chunks(std::span<const std::uint32_t> chunks) {
   std::array<Bytes, kChunkSize / kBlockSize> blocks;
-  std::array<std::uint32_t, kChunkSize / kBlockSize> numbers;
+  std::array<BlockDigest*, kChunkSize / kBlockSize> places;
   std::array<BlockDigest, kChunkSize / kBlockSize> digests;
   std::size_t count = 0;
-  auto number = static_cast<std::uint32_t>((chunk.offset - chunk.extent * kExtentSize) / kBlockSize);
-  for (std::size_t at = 0; at < content.size(); at += kBlockSize, ++number) {
-    const auto block = content.subspan(at, std::min<std::size_t>(kBlockSize, content.size() - at));
-    if (is_zero(block)) continue;  // own digest is the zero digest already
-    open.own_nonzero.set(number);
-    blocks[count] = block;
-    numbers[count++] = number;
+  for (const auto index : chunks) {
+    const auto& chunk = chunks_[index];
+    auto& open = *open_.at(chunk.extent);
+    const auto content = content_of(chunk);
+    auto number = static_cast<std::uint32_t>((chunk.offset - chunk.extent * kExtentSize) / kBlockSize);
+    for (std::size_t at = 0; at < content.size(); at += kBlockSize, ++number) {
+      const auto block = content.subspan(at, std::min<std::size_t>(kBlockSize, content.size() - at));
+      if (is_zero(block)) continue;  // own digest is the zero digest already
+      open.own_nonzero.set(number);
+      blocks[count] = block;
+      places[count++] = &open.own[number];
+    }
   }
   if (!digest_) return;
   hasher_.digest(std::span(blocks).first(count), std::span(digests).first(count));
-  for (std::size_t i = 0; i < count; ++i) open.own[numbers[i]] = digests[i];
+  for (std::size_t i = 0; i < count; ++i) *places[i] = digests[i];
 }
 
 bool SourceLane::block_differs(const Open& open, std::uint32_t number) const {
@@ -32,12 +56,11 @@ bool SourceLane::block_differs(const Open& open, std::uint32_t number) const {
   return own != target || (own && open.own[number] != open.target[number]);
 }
 
-void SourceLane::process_chunk(std::uint32_t buffer) {
-  auto& chunk = chunks_[buffer];
+void SourceLane::send_chunk(std::uint32_t index) {
+  const auto chunk = chunks_[index];
+  free_chunks_.push_back(index);
   auto& open = *open_.at(chunk.extent);
-  const auto content = Bytes(pool_.at(buffer).first(chunk.length));
-  digest_chunk(open, chunk, content);
-  chunk.uses = 1;  // held until all runs are queued
+  const auto content = content_of(chunk);
   const auto base = chunk.extent * kExtentSize;
   const auto end = chunk.offset + chunk.length;
   const auto number_at = [&](std::uint64_t at) { return static_cast<std::uint32_t>((at - base) / kBlockSize); };
@@ -57,12 +80,12 @@ void SourceLane::process_chunk(std::uint32_t buffer) {
     open.changed_blocks += blocks;
     session_.counters().blocks_changed += nonzero ? blocks : 0;
     if (nonzero)
-      send_run(buffer, at, content.subspan(at - chunk.offset, until - at));
+      send_run(chunk.buffer, at, content.subspan(at - chunk.offset, until - at));
     else
       send_zero(at, until - at);
     at = until;
   }
-  release(buffer);
+  release(chunk.buffer);
   --open.chunks;
   end_if_complete(chunk.extent, open);
 }
@@ -75,14 +98,14 @@ void SourceLane::send_run(std::uint32_t buffer, std::uint64_t offset, Bytes cont
     if (size > 0) {
       header.flags = kFrameZstd;
       header.raw_size = static_cast<std::uint32_t>(content.size());
-      chunks_[*spare].uses = 1;
+      buffer_uses_[*spare] = 1;
       writer_.push(header, pool_.at(*spare).first(size), *spare);
       charge(size + kFrameHeaderSize);
       return;
     }
     pool_.give(*spare);
   }
-  ++chunks_[buffer].uses;
+  ++buffer_uses_[buffer];
   writer_.push(header, content, buffer);
   charge(content.size() + kFrameHeaderSize);
 }
@@ -116,7 +139,7 @@ void SourceLane::end_if_complete(std::uint64_t extent, Open& open) {
 }
 
 void SourceLane::release(std::uint32_t buffer) {
-  if (--chunks_[buffer].uses == 0) pool_.give(buffer);
+  if (--buffer_uses_[buffer] == 0) pool_.give(buffer);
 }
 
 }  // namespace backhaul

@@ -85,49 +85,59 @@ void TargetLane::send_error(const Error& error, std::chrono::milliseconds timeou
 
 // ---- completions
 
-std::uint32_t TargetLane::start_op(OpKind kind, std::uint32_t buffer, std::uint64_t extent, std::uint64_t offset,
+std::uint32_t TargetLane::start_op(OpKind kind, Place place, std::uint64_t extent, std::uint64_t offset,
                                    std::uint64_t length) {
   const auto id = free_ops_.back();
   free_ops_.pop_back();
-  ops_[id] = {kind, buffer, extent, offset, length};
+  ops_[id] = {kind, place, extent, offset, length};
   return id;
 }
 
 Result<void> TargetLane::complete_ops(std::span<const Completion> completions) {
   // First give every op and buffer back, so that an error leaves nothing that looks in flight.
   std::optional<Error> failed;
+  std::vector<Op> reads;
   for (const auto& completion : completions) {
     const Op op = std::exchange(ops_[completion.tag], Op{});
     free_ops_.push_back(static_cast<std::uint32_t>(completion.tag));
-    const auto what = op.kind == OpKind::write ? "write target disk " : "read target disk ";
     if (completion.error != 0 || completion.bytes < op.length) {
+      const auto what = op.kind == OpKind::write ? "write target disk " : "read target disk ";
       if (!failed)
         failed = Error::from_errno(completion.error != 0 ? completion.error : EIO,
                                    what + session_.request().disk + " at " + std::to_string(op.offset));
       continue;
     }
-    if (failed) continue;
-    auto& work = *works_.at(op.extent);
-    const auto content = pool_.at(op.buffer).first(op.length);
-    switch (op.kind) {
-      case OpKind::write:
-        release_buffer(op.buffer);
-        --work.writes;
-        break;
-      case OpKind::claim_read:
-        digest_chunk(work, op.extent, op.offset, content);
-        pool_.give(op.buffer);
-        BH_CHECK(complete_claim_read(op));
-        break;
-      case OpKind::verify_read:
-        digest_chunk(work, op.extent, op.offset, content);
-        pool_.give(op.buffer);
-        --work.verify_reads;
-        break;
-      case OpKind::free: break;
+    if (op.kind != OpKind::write) {
+      reads.push_back(op);
+      continue;
     }
+    release_buffer(op.place.buffer);
+    --works_.at(op.extent)->writes;
   }
   if (failed) return std::move(*failed);
+  return complete_reads(reads);
+}
+
+// Small reads are digested together, because the hasher is at its best with many blocks; never more than a chunk's.
+Result<void> TargetLane::complete_reads(std::span<const Op> reads) {
+  while (!reads.empty()) {
+    std::size_t count = 0;
+    for (std::uint64_t bytes = 0; count < reads.size(); ++count) {
+      bytes += reads[count].length;
+      if (count > 0 && bytes > kChunkSize) break;
+    }
+    const auto group = reads.first(count);
+    digest_reads(group);
+    for (const auto& op : group) {
+      release_buffer(op.place.buffer);
+      auto& work = *works_.at(op.extent);
+      if (op.kind == OpKind::verify_read)
+        --work.verify_reads;
+      else if (--work.claim_reads == 0 && reading_claim_ != op.extent && !work.claim_sent)
+        send_digests(op.extent, work);
+    }
+    reads = reads.subspan(count);
+  }
   return {};
 }
 
@@ -135,34 +145,32 @@ void TargetLane::release_buffer(std::uint32_t buffer) {
   if (--buffer_uses_[buffer] == 0) pool_.give(buffer);
 }
 
-Result<void> TargetLane::complete_claim_read(const Op& op) {
-  auto& work = *works_.at(op.extent);
-  --work.claim_reads;
-  if (work.claim_reads == 0 && reading_claim_ != op.extent && !work.claim_sent) send_digests(op.extent, work);
-  return {};
-}
+Bytes TargetLane::content_of(const Op& op) { return pool_.at(op.place.buffer).subspan(op.place.at, op.length); }
 
-void TargetLane::digest_chunk(Work& work, std::uint64_t extent, std::uint64_t offset, Bytes content) {
+// REQUIRES: no more blocks than one chunk has at most.
+void TargetLane::digest_reads(std::span<const Op> reads) {
   std::array<Bytes, kChunkSize / kBlockSize> blocks;
-  std::array<std::uint32_t, kChunkSize / kBlockSize> numbers;
+  std::array<BlockDigest*, kChunkSize / kBlockSize> places;
   std::array<BlockDigest, kChunkSize / kBlockSize> digests;
   std::size_t count = 0;
-  auto number = static_cast<std::uint32_t>((offset - extent * kExtentSize) / kBlockSize);
-  for (std::size_t at = 0; at < content.size(); at += kBlockSize, ++number) {
-    const auto block = content.subspan(at, std::min<std::size_t>(kBlockSize, content.size() - at));
-    if (is_zero(block)) {
-      work.digests[number] = zero_block_digest(block.size());
-      work.nonzero.reset(number);
-      continue;
+  for (const auto& op : reads) {
+    auto& work = *works_.at(op.extent);
+    const auto content = content_of(op);
+    auto number = static_cast<std::uint32_t>((op.offset - op.extent * kExtentSize) / kBlockSize);
+    for (std::size_t at = 0; at < content.size(); at += kBlockSize, ++number) {
+      const auto block = content.subspan(at, std::min<std::size_t>(kBlockSize, content.size() - at));
+      const bool zero = is_zero(block);
+      work.nonzero.set(number, !zero);
+      if (zero) {
+        work.digests[number] = zero_block_digest(block.size());
+        continue;
+      }
+      blocks[count] = block;
+      places[count++] = &work.digests[number];
     }
-    blocks[count] = block;
-    numbers[count++] = number;
   }
   hasher_.digest(std::span(blocks).first(count), std::span(digests).first(count));
-  for (std::size_t i = 0; i < count; ++i) {
-    work.digests[numbers[i]] = digests[i];
-    work.nonzero.set(numbers[i]);
-  }
+  for (std::size_t i = 0; i < count; ++i) *places[i] = digests[i];
 }
 
 // ---- frames

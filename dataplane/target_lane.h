@@ -47,17 +47,17 @@ class TargetLane final : public Lane {
     unsigned verify_reads = 0;
     std::uint8_t shipped_before = 0;
   };
-  enum class OpKind : std::uint8_t { free, claim_read, write, verify_read };
-  struct Op {
-    OpKind kind = OpKind::free;
-    std::uint32_t buffer = 0;
-    std::uint64_t extent = 0;
-    std::uint64_t offset = 0;  // of the disk
-    std::uint64_t length = 0;
-  };
   struct Place {
     std::uint32_t buffer;
     std::uint64_t at;  // in the buffer
+  };
+  enum class OpKind : std::uint8_t { free, claim_read, write, verify_read };
+  struct Op {
+    OpKind kind = OpKind::free;
+    Place place{0, 0};
+    std::uint64_t extent = 0;
+    std::uint64_t offset = 0;  // of the disk
+    std::uint64_t length = 0;
   };
   struct PendingWrite {
     Place place;
@@ -70,7 +70,7 @@ class TargetLane final : public Lane {
 
   std::uint64_t size() const noexcept { return size_; }
   Result<void> complete_ops(std::span<const Completion> completions);
-  Result<void> complete_claim_read(const Op& op);
+  Result<void> complete_reads(std::span<const Op> reads);
   Result<void> read_frames(bool& progressed);
   Result<bool> place_payload();
   std::optional<Place> place_for(std::uint64_t length);
@@ -111,9 +111,11 @@ class TargetLane final : public Lane {
   Result<void> checkpoint();
   Result<void> read_back();
   Result<void> check_zero_run(const ZeroRun& run);
-  void digest_chunk(Work& work, std::uint64_t extent, std::uint64_t offset, Bytes content);
+  Bytes content_of(const Op& op);
+  void digest_reads(std::span<const Op> reads);
+  Result<Place> place_for_read_back(std::uint64_t length);
 
-  std::uint32_t start_op(OpKind kind, std::uint32_t buffer, std::uint64_t extent, std::uint64_t offset,
+  std::uint32_t start_op(OpKind kind, Place place, std::uint64_t extent, std::uint64_t offset,
                          std::uint64_t length);
   std::uint64_t extent_length(std::uint64_t extent) const noexcept;
 

@@ -120,8 +120,9 @@ Result<bool> TargetLane::issue_claim_reads(std::uint64_t extent, Work& work) {
     if (segment.kind == Segment::Kind::zero) continue;
     if (segment.length != length) return make_error(BaseErrc::internal, "a chunk in two places");
     const auto buffer = *pool_.take();
+    buffer_uses_[buffer] = 1;
     queue_.read(disk.file().native(), segment.file_offset, pool_.at(buffer).first(length),
-                start_op(OpKind::claim_read, buffer, extent, at, length));
+                start_op(OpKind::claim_read, {buffer, 0}, extent, at, length));
     ++work.claim_reads;
   }
   reading_claim_ = kNone;

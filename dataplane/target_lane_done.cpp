@@ -122,12 +122,11 @@ Result<void> TargetLane::read_back() {
       if (segment.kind == Segment::Kind::zero)
         continue;  // zeroed and not allocated: its digest is the zero digest already
       if (segment.length != until - at) return make_error(BaseErrc::internal, "a chunk in two places");
-      disk.file().drop_cache(segment.file_offset, segment.length);
-      while (pool_.free_count() == 0 || free_ops_.empty() || queue_.in_flight() >= queue_.capacity())
-        BH_CHECK(wait_for_completions());
-      const auto buffer = *pool_.take();
-      queue_.read(disk.file().native(), segment.file_offset, pool_.at(buffer).first(segment.length),
-                  start_op(OpKind::verify_read, buffer, extent, at, segment.length));
+      while (free_ops_.empty() || queue_.in_flight() >= queue_.capacity()) BH_CHECK(wait_for_completions());
+      BH_TRY(const auto place, place_for_read_back(segment.length));
+      queue_.read(disk.file().native(), segment.file_offset,
+                  pool_.at(place.buffer).subspan(place.at, segment.length),
+                  start_op(OpKind::verify_read, place, extent, at, segment.length));
       ++work.verify_reads;
     }
   }
@@ -137,6 +136,16 @@ Result<void> TargetLane::read_back() {
   };
   while (outstanding()) BH_CHECK(wait_for_completions());
   return {};
+}
+
+// Small reads share a buffer, as small frames do, so that the device gets many of them at once.
+Result<TargetLane::Place> TargetLane::place_for_read_back(std::uint64_t length) {
+  auto place = place_for(length);
+  while (!place) {
+    BH_CHECK(wait_for_completions());
+    place = place_for(length);
+  }
+  return *place;
 }
 
 // A hole run in which something was zeroed: whatever the file still holds there must read as zeros.

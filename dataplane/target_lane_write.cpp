@@ -29,7 +29,7 @@ Result<void> TargetLane::flush_pending() {
     bool first = true;
     while (!content.empty()) {
       while (free_ops_.empty() || queue_.in_flight() >= queue_.capacity()) BH_CHECK(wait_for_completions());
-      const auto id = start_op(OpKind::write, buffer, write.offset / kExtentSize, offset, range->length);
+      const auto id = start_op(OpKind::write, write.place, write.offset / kExtentSize, offset, range->length);
       queue_.write(session_.disk().file().native(), range->offset, content.first(range->length), id);
       ++buffer_uses_[buffer];
       if (!first) ++work.writes;  // one was counted when the frame came
