@@ -42,7 +42,8 @@ void ReadRing::read(int fd, std::span<const ReadPart> parts) {
       ++in_flight;
     }
     // The kernel holds the caller's memory: whatever it answers, this goes on until all has come back.
-    if (const int result = io_uring_submit_and_wait(&ring_, 1); result < 0 && result != -EINTR) std::this_thread::yield();
+    if (const int result = io_uring_submit_and_wait(&ring_, 1); result < 0 && result != -EINTR)
+      std::this_thread::yield();
     while (take_one(parts)) --in_flight;
   }
 }

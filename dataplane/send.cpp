@@ -217,7 +217,9 @@ class Sender {
 
   Result<void> run_lanes(ControlChannel&, bool zstd) {
     Lanes lanes;
-    const auto count = std::clamp<std::uint32_t>(request_.lanes, 1, kMaxLanes);
+    // No more than have work: an empty last delta opens none, which is most of what it would cost.
+    const auto wanted = std::clamp<std::uint32_t>(request_.lanes, 1, kMaxLanes);
+    const auto count = static_cast<std::uint32_t>(std::min<std::uint64_t>(wanted, session_->extents_left()));
     lanes.running = count;
     std::vector<std::thread> threads;
     for (std::uint32_t i = 0; i < count; ++i)

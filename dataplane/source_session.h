@@ -67,6 +67,7 @@ class SourceSession {
   // Acknowledged. `digest`: the extent's, or null when no digests are made.
   void done(std::uint64_t extent, const Sha256* digest);
   void done_zero_run(std::uint64_t first, std::uint64_t count);
+  std::uint64_t extents_left() const noexcept { return extents_total_ - extents_done_.load(); }
   bool all_done() const noexcept { return extents_done_.load() == extents_total_; }
   // What came back from the target differed: true when the extent may be sent once more.
   bool may_retry_mismatch(std::uint64_t extent);

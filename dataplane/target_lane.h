@@ -115,8 +115,7 @@ class TargetLane final : public Lane {
   void digest_reads(std::span<const Op> reads);
   Result<Place> place_for_read_back(std::uint64_t length);
 
-  std::uint32_t start_op(OpKind kind, Place place, std::uint64_t extent, std::uint64_t offset,
-                         std::uint64_t length);
+  std::uint32_t start_op(OpKind kind, Place place, std::uint64_t extent, std::uint64_t offset, std::uint64_t length);
   std::uint64_t extent_length(std::uint64_t extent) const noexcept;
 
   TargetSession& session_;

@@ -124,8 +124,7 @@ Result<void> TargetLane::read_back() {
       if (segment.length != until - at) return make_error(BaseErrc::internal, "a chunk in two places");
       while (free_ops_.empty() || queue_.in_flight() >= queue_.capacity()) BH_CHECK(wait_for_completions());
       BH_TRY(const auto place, place_for_read_back(segment.length));
-      queue_.read(disk.file().native(), segment.file_offset,
-                  pool_.at(place.buffer).subspan(place.at, segment.length),
+      queue_.read(disk.file().native(), segment.file_offset, pool_.at(place.buffer).subspan(place.at, segment.length),
                   start_op(OpKind::verify_read, place, extent, at, segment.length));
       ++work.verify_reads;
     }

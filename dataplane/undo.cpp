@@ -322,8 +322,8 @@ std::uint64_t UndoFile::extend_hole(Batch& batch, std::uint64_t first, std::uint
   return end;
 }
 
-// Makes room in the batch buffer: what is planned is read, which leaves nothing of zeros but their record, and, if that is
-// not enough, goes to the log.
+// Makes room in the batch buffer: what is planned is read, which leaves nothing of zeros but their record, and, if that
+// is not enough, goes to the log.
 Result<void> UndoFile::make_room(Batch& batch, std::uint64_t bytes) {
   if (batch.used + bytes <= kBatchBytes) return {};
   BH_CHECK(read_planned(batch));

@@ -225,6 +225,37 @@ TEST_P(StorageConformance, ReadsWhatWasWrittenAtAnyAlignment) {
   EXPECT_EQ(read_all(*file), expected);
 }
 
+TEST_P(StorageConformance, ManyReadsAtOnceEachGetTheirBytes) {
+  auto file = create("many");
+  sim::SimRandom random(5);
+  AlignedBuffer content(200 * 4096 + 100);
+  for (auto& byte : content.span()) byte = static_cast<std::byte>(random.next());
+  const Bytes whole(content.span());
+  ASSERT_TRUE(file->write_through(0, whole.first(200 * 4096)));  // whole pages, then a part of one
+  ASSERT_TRUE(file->write_through(200 * 4096, whole.subspan(200 * 4096)));
+  EXPECT_EQ(file->size(), whole.size());
+
+  AlignedBuffer into(whole.size());
+  std::vector<ReadPart> parts;
+  for (std::uint64_t at = 0; at < whole.size(); at += 4096) {
+    const auto part = into.span().subspan(at, std::min<std::size_t>(4096, whole.size() - at));
+    parts.push_back({at, part});
+  }
+  std::swap(parts.front(), parts.back());
+  ASSERT_TRUE(file->read_all(parts));
+  EXPECT_TRUE(std::equal(whole.begin(), whole.end(), into.span().begin()));
+  ASSERT_TRUE(file->read_all({}));
+
+  // Neither offset nor memory are aligned.
+  const std::vector<ReadPart> odd = {{1, into.span().subspan(7, 5000)}, {9000, into.span().subspan(6001, 3)}};
+  ASSERT_TRUE(file->read_all(odd));
+  EXPECT_TRUE(std::equal(odd[0].into.begin(), odd[0].into.end(), whole.begin() + 1));
+  EXPECT_TRUE(std::equal(odd[1].into.begin(), odd[1].into.end(), whole.begin() + 9000));
+
+  parts.push_back({whole.size() - 10, into.span().first(11)});
+  EXPECT_EQ(file->read_all(parts).error().code(), IoErrc::unexpected_end);
+}
+
 TEST_P(StorageConformance, ReadingPastTheEndIsAnErrorAndNotShort) {
   auto file = create("disk", 1000);
   std::byte bytes[10];

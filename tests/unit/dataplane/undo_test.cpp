@@ -2,9 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include <numeric>
 #include <atomic>
 #include <chrono>
+#include <numeric>
 #include <thread>
 
 #include "checksum/block_digest.h"
