@@ -3,6 +3,8 @@
 #include <cerrno>
 #include <thread>
 
+#include "dataplane/linux_uring.h"
+
 namespace backhaul {
 
 std::unique_ptr<ReadRing> ReadRing::make() {
@@ -11,11 +13,14 @@ std::unique_ptr<ReadRing> ReadRing::make() {
     made->ring_.ring_fd = -1;
     return nullptr;
   }
+  note_ring_made();
   return made;
 }
 
 ReadRing::~ReadRing() {
-  if (ring_.ring_fd >= 0) io_uring_queue_exit(&ring_);
+  if (ring_.ring_fd < 0) return;
+  note_ring_closed();
+  io_uring_queue_exit(&ring_);
 }
 
 // Takes a completion that is there; false when there is none.

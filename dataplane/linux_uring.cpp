@@ -17,8 +17,6 @@ namespace {
 constexpr unsigned kMaxRegions = 64;
 constexpr std::size_t kMaxRegionBytes = kGiB;
 
-// A ring may get the address of an older one that another thread has unmapped. The kernel orders the two; liburing
-// calls it directly, so the thread sanitizer does not see that and would call the second ring's first use a race.
 std::atomic<unsigned> rings_closed{0};
 
 void say_once_without_registration(int number) {
@@ -47,11 +45,14 @@ std::string refusal(int number) {
 
 }  // namespace
 
+void note_ring_made() noexcept { (void)rings_closed.load(std::memory_order_acquire); }
+void note_ring_closed() noexcept { rings_closed.fetch_add(1, std::memory_order_release); }
+
 Uring::~Uring() {
   if (!open_) return;
   // The ring itself is taken down in the background; without this its files would stay open for a while after.
   if (files_ == Files::ready) (void)io_uring_unregister_files(&ring_);
-  rings_closed.fetch_add(1, std::memory_order_release);
+  note_ring_closed();
   io_uring_queue_exit(&ring_);
 }
 
@@ -63,7 +64,7 @@ Result<void> Uring::open(unsigned entries) {
   if (result == -ENOMEM && raise_memlock_limit()) result = io_uring_queue_init(entries, &ring_, 0);
   if (result != 0) return make_error(IoErrc::uring_unavailable, refusal(-result));
   open_ = true;
-  (void)rings_closed.load(std::memory_order_acquire);
+  note_ring_made();
   if ((ring_.features & IORING_FEAT_EXT_ARG) == 0)
     return make_error(IoErrc::uring_unavailable, "this kernel's io_uring cannot wait with a timeout");
   return {};
