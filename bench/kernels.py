@@ -23,7 +23,7 @@ def google_benchmark(bed, program, pattern):
         entry = found.setdefault(one["run_name"].replace("/real_time", ""), {"rates": [], "cpu": [], "bytes": 0})
         entry["rates"].append(one["bytes_per_second"])
         entry["cpu"].append(one.get("cpu_s_per_GB", 0))
-        entry["bytes"] += int(one["bytes_per_second"] * one["real_time"] / 1e9 * one["iterations"])
+        entry["bytes"] += round(one["bytes_per_second"] * one["real_time"] / 1e9 * one["iterations"])
     if not found:
         raise Failed(f"{program} has no benchmark that matches {pattern}")
     return found
