@@ -58,6 +58,7 @@ def measure(options):
     sizes = {"smoke": beds.SMOKE, "quick": beds.QUICK, "full": beds.FULL}[name]
     if options.rounds:
         sizes.rounds = options.rounds
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     started, before, own = time.monotonic(), machine.busy_seconds(), own_cpu()
     result = {"version": 1, "size": name, "rounds": sizes.rounds, "pid": os.getpid(), "figures": [], "failed": {}}
     with beds.Bed(sizes, disk_folder=options.disk) as bed:
@@ -70,11 +71,13 @@ def measure(options):
                 result["failed"][figure] = str(reason) or repr(reason)
                 traceback.print_exc()
             print(f"{figure}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
-    seconds, after = time.monotonic() - started, machine.busy_seconds()
-    all_time = seconds * result["machine"]["cores"]
-    result["seconds"] = seconds
-    result["others_share"] = max(0.0, (after["busy"] - before["busy"] - (own_cpu() - own)) / all_time)
-    result["stolen_share"] = max(0.0, (after["stolen"] - before["stolen"]) / all_time)
+            # After each figure: a run that is ended early leaves what it has.
+            seconds, after = time.monotonic() - started, machine.busy_seconds()
+            all_time = seconds * result["machine"]["cores"]
+            result["seconds"] = seconds
+            result["others_share"] = max(0.0, (after["busy"] - before["busy"] - (own_cpu() - own)) / all_time)
+            result["stolen_share"] = max(0.0, (after["stolen"] - before["stolen"]) / all_time)
+            options.out.write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 
@@ -88,8 +91,6 @@ def main(words):
         new = json.loads(options.compare[1].read_text())
     else:
         new = measure(options)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(new, indent=1) + "\n")
         print(report.table(new))
         print(f"result: {options.out}")
     if options.document:
