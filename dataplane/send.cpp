@@ -163,6 +163,7 @@ class Sender {
     BH_CHECK(run_lanes(*control, hello.zstd));
     auto result = finish(*control);
     close(control->stream());
+    if (result) result->wire_bytes = wire_bytes_;  // with this stream's, the last to close
     return result;
   }
 
