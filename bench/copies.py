@@ -56,7 +56,7 @@ def full_copy(bed, where):
     for one in runs:
         mine = must(found[one.name])
         aims, ceiling = [], None
-        if one.name == "ours":
+        if one.name == "ours" and memory:  # on the disk the device binds everybody
             aims = [target("times the fastest peer with TLS", times_faster(mine, *fast), ">=", 2),
                     target("of its CPU time", cpu_share(mine, *fast), "<=", 0.5)]
         if not memory:
