@@ -163,8 +163,7 @@ Result<void> LinuxFile::read_all(std::span<const ReadPart> parts) {
   auto ring = parts.size() > 1 && direct_.get() >= 0 ? take_ring() : nullptr;
   if (!ring) {
     announce(parts);
-    for (const auto& part : parts) BH_CHECK(read_at(part.offset, part.into));
-    return {};
+    return File::read_all(parts);
   }
   std::vector<ReadPart> direct, rest;
   for (const auto& part : parts) (may_be_direct(part.offset, part.into) ? direct : rest).push_back(part);
@@ -175,8 +174,7 @@ Result<void> LinuxFile::read_all(std::span<const ReadPart> parts) {
     const std::lock_guard lock(rings_mutex_);
     idle_rings_.push_back(std::move(ring));
   }
-  for (const auto& part : rest) BH_CHECK(read_at(part.offset, part.into));
-  return {};
+  return File::read_all(rest);
 }
 
 std::unique_ptr<ReadRing> LinuxFile::take_ring() {

@@ -3,6 +3,7 @@ import os
 import pathlib
 import random
 import sys
+import zlib
 
 import pytest
 
@@ -39,6 +40,12 @@ def pytest_runtest_makereport(item, call):
 @pytest.fixture(scope="session")
 def seed():
     return SEED
+
+
+@pytest.fixture
+def vm(request):
+    """A name of the test's own, for its VM."""
+    return f"vm{zlib.crc32(request.node.name.encode()):08x}"
 
 
 @pytest.fixture

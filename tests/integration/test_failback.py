@@ -2,7 +2,6 @@
 import json
 import threading
 import time
-import zlib
 
 import pytest
 
@@ -26,12 +25,6 @@ def sites(shared):
     """The same; whatever the test has left running is ended."""
     yield shared
     shared.settle()
-
-
-@pytest.fixture
-def vm(request):
-    """A name of the test's own."""
-    return f"vm{zlib.crc32(request.node.name.encode()):08x}"
 
 
 def refused(call, *arguments, **options):

@@ -6,7 +6,6 @@ import os
 import pathlib
 import shutil
 import signal
-import zlib
 
 import pytest
 
@@ -90,11 +89,6 @@ def shared(pki):
 def sites(shared):
     yield shared
     shared.settle()
-
-
-@pytest.fixture
-def vm(request):
-    return f"vm{zlib.crc32(request.node.name.encode()):08x}"
 
 
 def disks_of(job):
