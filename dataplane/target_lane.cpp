@@ -56,7 +56,12 @@ Result<LaneStatus> TargetLane::step(std::span<const Completion> completions) {
   BH_CHECK(flush_pending());
   BH_CHECK(end_extents());
   BH_CHECK(advance_claims(progressed));
-  if (checkpoint_due()) BH_CHECK(checkpoint());
+  // A checkpoint waits for completions itself: they may have ended what nothing would wake the lane for.
+  while (checkpoint_due()) {
+    BH_CHECK(checkpoint());
+    BH_CHECK(end_extents());
+    BH_CHECK(advance_claims(progressed));
+  }
   BH_TRY(const bool out, writer_.pump());
   status.want_write = !out;
   status.want_read = !no_room_ || pool_.free_count() > 0;
@@ -240,6 +245,10 @@ Result<void> TargetLane::handle_frame() {
   if (header.epoch != session_.epoch() && header.type != FrameType::error &&
       !(header.type == FrameType::ping || header.type == FrameType::pong))
     return make_error(EngineErrc::session_fenced, "a frame of epoch " + std::to_string(header.epoch));
+  // What a checkpoint leaves of the ended extents needs no other lane_end: only more work takes it back.
+  if (header.type == FrameType::claim || header.type == FrameType::data || header.type == FrameType::zero ||
+      header.type == FrameType::extent_end)
+    lane_end_ = false;
   switch (header.type) {
     case FrameType::claim:
       BH_CHECK(check_frame_range(header, size()));

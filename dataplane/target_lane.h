@@ -152,7 +152,7 @@ class TargetLane final : public Lane {
   std::optional<ByteRange> zero_run_;  // the hole that is being sent: zeroed, not ended
   std::uint32_t hole_zeroed_ = 0;      // blocks zeroed since the last hole run ended
   Clock::Duration waiting_since_{};
-  bool lane_end_ = false;
+  bool lane_end_ = false;  // the source waits for acknowledgements and for nothing else
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};
 };
 

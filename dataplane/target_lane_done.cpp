@@ -94,7 +94,6 @@ Result<void> TargetLane::checkpoint() {
   }
   waiting_.clear();
   waiting_zero_.clear();
-  lane_end_ = false;
   return {};
 }
 
