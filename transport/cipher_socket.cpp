@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <fmt/format.h>
+#include <algorithm>
 #include <cerrno>
 
 #include "transport/record_layer.h"
@@ -33,6 +34,13 @@ bool CipherSocket::fill() {
     return false;
   }
   return false;
+}
+
+void CipherSocket::gather(std::size_t bytes) noexcept {
+  const auto more = bytes > in.size() ? bytes - in.size() : 0;
+  const int wanted = static_cast<int>(std::clamp<std::size_t>(more, 1, kGather));
+  if (wanted == gathered_ || !socket_) return;
+  if (::setsockopt(socket_.get(), SOL_SOCKET, SO_RCVLOWAT, &wanted, sizeof wanted) == 0) gathered_ = wanted;
 }
 
 bool CipherSocket::drain() {

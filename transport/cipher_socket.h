@@ -16,6 +16,8 @@ class CipherSocket {
   // Bytes in one send or receive at most. Fewer and larger calls halve what the kernel's part costs; the buffer in use
   // stays in a core's second cache.
   static constexpr std::size_t kBatch = 512 * kKiB;
+  // Bytes that a wait for input gathers at most: half of what one receive takes.
+  static constexpr std::size_t kGather = kBatch / 2;
 
   // `peer` is for messages: address and port. `out` has room for kBatch and two whole records, so that the record with
   // which a batch becomes full stands behind it, and one more (an alert, a key update).
@@ -24,6 +26,9 @@ class CipherSocket {
   // Receives behind what is in `in`, which is compacted. False: nothing came (would block, end_of_file() or
   // receive_errno()).
   bool fill();
+  // The handle becomes readable when `bytes` are there beside what is in `in`, kGather at most, or the peer has ended.
+  // REQUIRES: so many will come.
+  void gather(std::size_t bytes) noexcept;
   // Sends what is in `out`. False: would block, or send_errno().
   bool drain();
   // Makes room for one more record in `out`, sending when it is full. False: would block, or send_errno().
@@ -50,6 +55,7 @@ class CipherSocket {
   std::string peer_;
   std::uint64_t sent_ = 0, received_ = 0;
   int send_errno_ = 0, receive_errno_ = 0;
+  int gathered_ = 1;  // SO_RCVLOWAT, whose default is 1 (socket(7))
   bool end_of_file_ = false;
 };
 

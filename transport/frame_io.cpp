@@ -55,6 +55,11 @@ Result<bool> FrameWriter::pump() {
 
 std::vector<std::uint64_t> FrameWriter::take_released() { return std::exchange(released_, {}); }
 
+FrameReader::Step FrameReader::blocked(std::size_t expected) {
+  stream_.expect_input(expected);
+  return Step::blocked;
+}
+
 Result<FrameReader::Step> FrameReader::step() {
   if (state_ == State::complete) {
     state_ = State::header;
@@ -63,7 +68,7 @@ Result<FrameReader::Step> FrameReader::step() {
   }
   while (state_ == State::header) {
     BH_TRY(const std::size_t got, stream_.read_some(MutableBytes(raw_header_).subspan(have_)));
-    if (got == 0) return Step::blocked;
+    if (got == 0) return blocked(have_ > 0 ? kFrameHeaderSize - have_ : 0);
     have_ += got;
     if (have_ < kFrameHeaderSize) continue;
     BH_TRY(header_, decode_frame_header(raw_header_));
@@ -77,7 +82,7 @@ Result<FrameReader::Step> FrameReader::step() {
   if (state_ == State::waiting_buffer) return Step::need_buffer;
   while (have_ < header_.payload_size) {
     BH_TRY(const std::size_t got, stream_.read_some(buffer_.first(header_.payload_size).subspan(have_)));
-    if (got == 0) return Step::blocked;
+    if (got == 0) return blocked(header_.payload_size - have_);
     have_ += got;
   }
   BH_CHECK(check_payload(header_, payload()));

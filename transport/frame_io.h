@@ -67,6 +67,7 @@ class FrameReader {
 
  private:
   enum class State { header, waiting_buffer, payload, complete };
+  Step blocked(std::size_t expected);
   ByteStream& stream_;
   State state_ = State::header;
   std::array<std::byte, kFrameHeaderSize> raw_header_{};

@@ -48,6 +48,10 @@ class OpensslStream final : public TlsStream {
   Result<std::size_t> write_some(Bytes from) override;
   Result<bool> flush() override;
   PollHandle poll_handle() const noexcept override { return socket_->handle(); }
+  // OpenSSL keeps a record's beginning in a buffer of its own.
+  void expect_input(std::size_t bytes) noexcept override {
+    socket_->gather(bytes > kRecordMax ? bytes - kRecordMax : 0);
+  }
   bool has_buffered_input() const noexcept override {
     return !socket_->in.empty() || (ssl_ != nullptr && SSL_pending(ssl_.get()) > 0);
   }

@@ -18,6 +18,7 @@ class RecordStream final : public TlsStream {
   Result<std::size_t> write_some(Bytes from) override;
   Result<bool> flush() override;
   PollHandle poll_handle() const noexcept override { return socket_->handle(); }
+  void expect_input(std::size_t bytes) noexcept override { socket_->gather(bytes); }
   bool has_buffered_input() const noexcept override { return error_.has_value() || channel_.readable(socket_->in); }
   void close() noexcept override;
   std::uint64_t wire_bytes_sent() const noexcept override { return socket_->sent(); }

@@ -113,6 +113,54 @@ TEST(FrameIoTest, a_payload_is_released_only_after_its_last_byte_was_taken) {
 }
 
 // Raises N until nothing fails, and so visits every operation of both ends.
+// What the stream is told to expect is never more than what comes for certain: the rest of the frame.
+TEST(FrameIoTest, what_is_expected_is_the_rest_of_the_frame) {
+  struct Listening final : ByteStream {
+    explicit Listening(ByteStream& stream) : inner(stream) {}
+    Result<std::size_t> read_some(MutableBytes into) override { return inner.read_some(into); }
+    Result<std::size_t> write_some(Bytes from) override { return inner.write_some(from); }
+    Result<bool> flush() override { return inner.flush(); }
+    PollHandle poll_handle() const noexcept override { return -1; }
+    void expect_input(std::size_t bytes) noexcept override { expected = bytes; }
+    bool has_buffered_input() const noexcept override { return inner.has_buffered_input(); }
+    void close() noexcept override {}
+    std::uint64_t wire_bytes_sent() const noexcept override { return 0; }
+    std::uint64_t wire_bytes_received() const noexcept override { return 0; }
+    std::string peer_name() const override { return {}; }
+    ByteStream& inner;
+    std::size_t expected = 12345;
+  };
+  const auto payload = block_of(1000, 1);
+  auto whole = make_memory_pair();
+  FrameWriter writer(*whole.first);
+  writer.push({.type = FrameType::data, .length = payload.size()}, payload);
+  ASSERT_TRUE(*writer.pump());
+  std::vector<std::byte> raw(kFrameHeaderSize + payload.size());
+  ASSERT_EQ(*whole.second->read_some(raw), raw.size());
+
+  auto ends = make_memory_pair();
+  Listening stream(*ends.second);
+  FrameReader reader(stream);
+  std::vector<std::byte> place(payload.size());
+  EXPECT_EQ(*reader.step(), FrameReader::Step::blocked);
+  EXPECT_EQ(stream.expected, 0U) << "nothing says that a frame comes";
+  for (std::size_t at = 0; at < raw.size(); ++at) {
+    ASSERT_EQ(*ends.first->write_some(Bytes(raw).subspan(at, 1)), 1U);
+    auto step = reader.step();
+    ASSERT_TRUE(step);
+    if (*step == FrameReader::Step::need_buffer) {
+      reader.set_buffer(place);
+      step = reader.step();
+    }
+    if (at + 1 == raw.size()) {
+      EXPECT_EQ(*step, FrameReader::Step::frame);
+      break;
+    }
+    EXPECT_EQ(stream.expected, at + 1 < kFrameHeaderSize ? kFrameHeaderSize - at - 1 : raw.size() - at - 1);
+  }
+  EXPECT_EQ(place, payload);
+}
+
 TEST(FrameIoTest, a_failure_at_any_operation_is_reported_and_never_a_wrong_frame) {
   for (const bool writer_fails : {true, false}) {
     bool passed = false;

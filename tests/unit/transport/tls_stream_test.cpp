@@ -74,6 +74,37 @@ TEST_P(TlsStreamTest, carries_bytes_both_ways_and_ends_cleanly) {
   EXPECT_EQ(read_to_error(**s), make_error_code(TransportErrc::closed));
 }
 
+TEST_P(TlsStreamTest, a_wait_gathers_what_is_expected_and_the_end_wakes_it) {
+  auto [c, s] = shake_hands(client(), server(), GetParam());
+  ASSERT_TRUE(c && s);
+  const auto sent = random_bytes(400'000, 6);
+  std::vector<std::byte> got(sent.size());
+  const auto send_part = [&, &stream = **c](std::size_t from, std::size_t to) {
+    return write_all(stream, Bytes(sent).subspan(from, to - from));
+  };
+  // Whatever the ends said after the handshake is out of the way.
+  ASSERT_TRUE(send_part(0, 1));
+  ASSERT_TRUE(read_all(**s, MutableBytes(got).first(1)));
+
+  (*s)->expect_input(sent.size() - 1);
+  ASSERT_TRUE(send_part(1, 60'000));
+  EXPECT_FALSE(*wait_stream(**s, false, std::chrono::milliseconds(50))) << "60 KB of 400 woke the reader";
+  ASSERT_TRUE(send_part(60'000, sent.size()));
+  ASSERT_TRUE(*wait_stream(**s, false, seconds(10)));
+  ASSERT_TRUE(read_all(**s, MutableBytes(got).subspan(1)));
+  EXPECT_TRUE(got == sent);
+
+  // Nothing is known any more: one byte is enough. What is there can be read whatever was expected.
+  (*s)->expect_input(0);
+  ASSERT_TRUE(send_part(0, 1));
+  EXPECT_TRUE(*wait_stream(**s, false, seconds(10)));
+  EXPECT_EQ(*(*s)->read_some(got), 1U);
+  (*s)->expect_input(300'000);
+  (*c)->close();
+  EXPECT_TRUE(*wait_stream(**s, false, seconds(10)));
+  EXPECT_EQ(read_to_error(**s), make_error_code(TransportErrc::closed));
+}
+
 TEST_P(TlsStreamTest, serves_http_on_the_same_port) {
   auto [c, s] = shake_hands(client(), server(), GetParam(), "localhost", kAlpnHttp);
   ASSERT_TRUE(c) << c.error().to_string();
