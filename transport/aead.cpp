@@ -1,6 +1,5 @@
 #include "transport/aead.h"
 
-#include <intel-ipsec-mb.h>
 #include <openssl/crypto.h>
 
 #include <cassert>
@@ -8,23 +7,10 @@
 #include <cstring>
 #include <utility>
 
+#include "checksum/ipsec_mb.h"
+
 namespace backhaul {
 namespace {
-
-// One table of the library's functions for the process: nothing of it changes once it is made.
-IMB_MGR* library() noexcept {
-  static IMB_MGR* const made = []() -> IMB_MGR* {
-    IMB_MGR* manager = alloc_mb_mgr(0);
-    if (manager == nullptr) return nullptr;
-    if ((manager->features & IMB_CPUFLAGS_SSE) == IMB_CPUFLAGS_SSE) {
-      init_mb_mgr_auto(manager, nullptr);
-      if (imb_get_errno(manager) == 0) return manager;
-    }
-    free_mb_mgr(manager);
-    return nullptr;
-  }();
-  return made;
-}
 
 const std::uint8_t* raw(const std::byte* bytes) { return reinterpret_cast<const std::uint8_t*>(bytes); }
 std::uint8_t* raw(std::byte* bytes) { return reinterpret_cast<std::uint8_t*>(bytes); }
@@ -32,17 +18,17 @@ std::uint8_t* raw(std::byte* bytes) { return reinterpret_cast<std::uint8_t*>(byt
 }  // namespace
 
 struct AesGcm::State {
-  gcm_key_data key;
+  alignas(kGcmKeyAlignment) gcm_key_data key;
   gcm_context_data work;
   aes_gcm_init_t init;
   aes_gcm_enc_dec_update_t encrypt, decrypt;
   aes_gcm_enc_dec_finalize_t finish_encrypt, finish_decrypt;
 };
 
-bool AesGcm::available() noexcept { return library() != nullptr; }
+bool AesGcm::available() noexcept { return ipsec_mb() != nullptr; }
 
 AesGcm::AesGcm(Bytes key) : state_(std::make_unique<State>()) {
-  const IMB_MGR* mb = library();
+  const IMB_MGR* mb = ipsec_mb();
   if (mb == nullptr || (key.size() != 16 && key.size() != 32)) std::abort();  // the caller's defect
   auto& s = *state_;
   if (key.size() == 16) {

@@ -1,0 +1,18 @@
+// The table of libipsec-mb's functions that keep no state of their own (GCM, GMAC), chosen for this CPU. For the .cpp
+// files that call them; hashes by its job API have a state each (multi_buffer_hasher.cpp).
+#pragma once
+
+#include <intel-ipsec-mb.h>
+
+#include <cstddef>
+
+namespace backhaul {
+
+// What gcm_key_data has to be aligned to: the library's header says so only where its own macro names the system.
+inline constexpr std::size_t kGcmKeyAlignment = 64;
+
+// One for the process: nothing of it changes once it is made. nullptr where the CPU lacks what the library needs, or it
+// did not start.
+const IMB_MGR* ipsec_mb() noexcept;
+
+}  // namespace backhaul
