@@ -147,6 +147,11 @@ class Changes:
         return path
 
 
+def lanes_in_memory():
+    """Where nothing but the CPU binds, both ends of a lane share the cores: one lane for two of them."""
+    return max(1, (os.cpu_count() or 1) // 2)
+
+
 def drop_cache(*paths):
     """What is read next comes from the device, not from the page cache."""
     for path in paths:

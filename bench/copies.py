@@ -15,6 +15,7 @@ def full_copy(bed, where):
     """All data of a disk of runs and holes to a new target. In memory one line more tells what it costs to keep an old disk, which no peer
     does: the same copy over a disk of zeros, whose content is read for the undo log."""
     memory, rounds = where == "memory", bed.sizes.rounds
+    lanes = beds.lanes_in_memory() if memory else 2
     with bed.place(where) as place, ssh_server(place) as ssh:
         source, other = place.folder / "source.raw", place.store / "disk.raw"
         size = beds.make_disk(source, bed.sizes.image)
@@ -35,7 +36,7 @@ def full_copy(bed, where):
             beds.overwrite_with_zeros(other)
 
         def ours(verify, staging="auto"):
-            return lambda: place.send(source, "disk.raw", verified=verify != "none", verify=verify, staging=staging, sync="full", compress="off")
+            return lambda: place.send(source, "disk.raw", verified=verify != "none", verify=verify, staging=staging, sync="full", compress="off", lanes=lanes)
 
         over_tls = [Contestant("qemu-img to qemu-nbd, TLS", lambda: peers.qemu_img(bed, source, other, not memory), prepare),
                     Contestant("nbdcopy to nbdkit, TLS", lambda: peers.nbdcopy(bed, source, other, not memory), prepare)]
@@ -63,7 +64,7 @@ def full_copy(bed, where):
             ceiling = rate_ceiling("fio, the same reads and writes", found["mix"], size)
         line = rate_row(f"full copy, {where}" + one.name.removeprefix("ours"), mine, size, ceiling=ceiling, targets=aims,
                         peers=[rate_peer(found[other.name], size) for other in over_tls + rest],
-                        note="GB of data; " + ("in memory, " if memory else "cold source, ") + ("over zeros" if "old" in one.name else "new target") + ", durable at the end")
+                        note=f"GB of data; lanes {lanes}; " + ("in memory, " if memory else "cold source, ") + ("over zeros" if "old" in one.name else "new target") + ", durable at the end")
         if ceiling and one.name == "ours":
             line["targets"].append(target("of the ceiling", line["ratio"], ">=", 0.9))
         made.append(line)
@@ -119,7 +120,7 @@ def delta(bed, fraction, indexed):
         source, other = place.folder / "source.raw", place.store / "disk.raw"
         size = beds.make_disk(source, bed.sizes.image)
         beds.copy(source, other)
-        changes, casync = beds.Changes(source), peers.Casync(place.folder)
+        changes, casync, lanes = beds.Changes(source), peers.Casync(place.folder), beds.lanes_in_memory()
 
         def changed():
             changes.make(int(size * fraction))
@@ -127,10 +128,10 @@ def delta(bed, fraction, indexed):
                 place.forget_digests("disk.raw")
 
         def ours():
-            return place.send(source, "disk.raw", staging="undo", compress="off")
+            return place.send(source, "disk.raw", staging="undo", compress="off", lanes=lanes)
 
         def keyed():
-            return place.send(source, "disk.raw", staging="undo", compress="off", compare_by="gmac", verified=False)
+            return place.send(source, "disk.raw", staging="undo", compress="off", compare_by="gmac", verified=False, lanes=lanes)
 
         contestants = [Contestant("ours", ours, changed)]
         if indexed:
@@ -144,22 +145,22 @@ def delta(bed, fraction, indexed):
                 Contestant("ceiling", lambda: both_digests(place, source, other, size))]
             if fraction <= 0.01:
                 contestants.append(Contestant("casync make and extract --seed", lambda: casync.delta(source, other),
-                                              lambda: (casync.begin(source), changed()), "no network, not encrypted"))
+                                              lambda: (casync.begin(source), changed()), "no network, not encrypted", most=2))
         found = alternate(contestants, bed.sizes.rounds)
         changed()
         ours()
         beds.expect_equal(source, other)
     mine, percent = must(found["ours"]), f"{fraction * 100:g} %"
     if indexed:
-        return [rate_row(f"delta {percent}, kept digest index", mine, size, note="in memory; source reads, target does not")]
+        return [rate_row(f"delta {percent}, kept digest index", mine, size, note=f"in memory, lanes {lanes}; source reads, target does not")]
     rivals = [found[one.name] for one in contestants[2:] if one.name != "ceiling"]
     line = rate_row(f"delta {percent}", mine, size, ceiling=rate_ceiling("both ends read and digested at once", found["ceiling"], size),
-                    peers=[rate_peer(one, size) for one in rivals], note="in memory; SHA-256 on both ends, target not indexed",
+                    peers=[rate_peer(one, size) for one in rivals], note=f"in memory, lanes {lanes}; SHA-256 on both ends, target not indexed",
                     targets=[target("times rsync --inplace", times_faster(mine, rivals[0]), ">=", 4)])
     line["targets"].append(target("of the ceiling", line["ratio"], ">=", 0.85))
     tags = must(found["by tags"])
     return [line, rate_row(f"delta {percent}, compared by tags", tags, size, peers=[rate_peer(one, size) for one in (found["ours"], *rivals)],
-                           note="in memory; --compare-by gmac, no root digests", targets=[target("times rsync --inplace", times_faster(tags, rivals[0]), ">=", 4)])]
+                           note=f"in memory, lanes {lanes}; --compare-by gmac, no root digests", targets=[target("times rsync --inplace", times_faster(tags, rivals[0]), ">=", 4)])]
 
 
 @figure("delta")
@@ -184,7 +185,7 @@ def eight_disks(bed):
             whole.truncate(each * number)
         for at, source in enumerate(sources):
             harness.run("dd", f"if={source}", f"of={one}", "bs=1M", f"seek={at * each // beds.MIB}", "conv=notrunc,sparse")
-        options = {"sync": "full", "compress": "off"}
+        options = {"sync": "full", "compress": "off", "lanes": beds.lanes_in_memory()}
 
         def together():
             sends = [" ".join(harness.send_words(source, place.host.url(f"disk{at}.raw"), bed.pki, options)) + " --json &"
@@ -209,6 +210,6 @@ def eight_disks(bed):
             beds.expect_equal(source, place.store / f"disk{at}.raw")
     mine = must(found["together"])
     line = rate_row(f"{number} disks at once", mine, size, ceiling=rate_ceiling("one disk of the same data", must(found["alone"]), size),
-                    note=f"in memory, new targets; the quickest disk took {statistics.median(ends):.0%} of the slowest one's time")
+                    note=f"in memory, lanes {options['lanes']} each, new targets; the quickest disk took {statistics.median(ends):.0%} of the slowest one's time")
     line["targets"] = [target("of one disk's rate", line["ratio"], ">=", 0.95)]
     return [line]

@@ -94,6 +94,7 @@ class Contestant:
     run: object  # () -> Sample
     prepare: object = None
     note: str = ""
+    most: int = 1000  # rounds; one that is slow beyond comparison need not run in all of them
 
 
 @dataclasses.dataclass
@@ -125,7 +126,7 @@ def alternate(contestants, rounds):
         first = number % len(contestants)
         for one in contestants[first:] + contestants[:first]:
             series = found[one.name]
-            if series.missing:
+            if series.missing or len(series.samples) >= one.most:
                 continue
             try:
                 if one.prepare:

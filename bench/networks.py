@@ -78,7 +78,8 @@ def compression(bed):
                 more = {"via": link, "limit": rate} if rate else {}
                 return lambda: place.send(source, "disk.raw", sync="full", staging="undo", compress=mode, **more)
 
-            found = alternate([Contestant(mode, send(mode)) for mode in ("auto", "off")], bed.sizes.rounds)
+            found = alternate([Contestant(mode, send(mode)) for mode in ("auto", "off")],
+                              bed.sizes.rounds * (1 if rate else 3))  # without a limit they are short
         auto, off = must(found["auto"]), must(found["off"])
         gain = off.wall_s / auto.wall_s
         aim = target("times faster than off", gain, ">=", 1.8 if content is beds.text else 0.97)
