@@ -23,6 +23,7 @@ bool CipherSocket::fill() {
     if (got > 0) {
       in.end += static_cast<std::size_t>(got);
       received_ += static_cast<std::size_t>(got);
+      wake_at(1);  // what was expected may be among it
       return true;
     }
     if (got == 0) {
@@ -38,9 +39,12 @@ bool CipherSocket::fill() {
 
 void CipherSocket::gather(std::size_t bytes) noexcept {
   const auto more = bytes > in.size() ? bytes - in.size() : 0;
-  const int wanted = static_cast<int>(std::clamp<std::size_t>(more, 1, kGather));
-  if (wanted == gathered_ || !socket_) return;
-  if (::setsockopt(socket_.get(), SOL_SOCKET, SO_RCVLOWAT, &wanted, sizeof wanted) == 0) gathered_ = wanted;
+  wake_at(static_cast<int>(std::clamp<std::size_t>(more, 1, kGather)));
+}
+
+void CipherSocket::wake_at(int bytes) noexcept {
+  if (bytes == wake_at_ || !socket_) return;
+  if (::setsockopt(socket_.get(), SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes) == 0) wake_at_ = bytes;
 }
 
 bool CipherSocket::drain() {

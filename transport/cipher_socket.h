@@ -26,8 +26,8 @@ class CipherSocket {
   // Receives behind what is in `in`, which is compacted. False: nothing came (would block, end_of_file() or
   // receive_errno()).
   bool fill();
-  // The handle becomes readable when `bytes` are there beside what is in `in`, kGather at most, or the peer has ended.
-  // REQUIRES: so many will come.
+  // The handle becomes readable when `bytes` are there beside what is in `in`, kGather at most, or the peer has ended;
+  // until the next fill that receives something. REQUIRES: so many will come.
   void gather(std::size_t bytes) noexcept;
   // Sends what is in `out`. False: would block, or send_errno().
   bool drain();
@@ -51,11 +51,13 @@ class CipherSocket {
   Error ended() const;  // without a goodbye
 
  private:
+  void wake_at(int bytes) noexcept;
+
   UniqueFd socket_;
   std::string peer_;
   std::uint64_t sent_ = 0, received_ = 0;
   int send_errno_ = 0, receive_errno_ = 0;
-  int gathered_ = 1;  // SO_RCVLOWAT, whose default is 1 (socket(7))
+  int wake_at_ = 1;  // SO_RCVLOWAT, whose default is 1 (socket(7))
   bool end_of_file_ = false;
 };
 

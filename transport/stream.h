@@ -30,7 +30,7 @@ class ByteStream {
   virtual PollHandle poll_handle() const noexcept = 0;
   // A hint before a wait for input: so many bytes will come at least, whatever happens (0: nothing is known). The poll
   // handle may then become ready only when many of them are there, which spares a fast stream most of its wake-ups.
-  // Holds until the next call. Less may be read at any time.
+  // Holds until something is read. Less may be read at any time.
   virtual void expect_input(std::size_t bytes) noexcept { static_cast<void>(bytes); }
   // Whether read_some could return data right now without the poll handle becoming ready.
   virtual bool has_buffered_input() const noexcept = 0;

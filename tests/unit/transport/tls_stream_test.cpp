@@ -100,6 +100,13 @@ TEST_P(TlsStreamTest, a_wait_gathers_what_is_expected_and_the_end_wakes_it) {
   EXPECT_TRUE(*wait_stream(**s, false, seconds(10)));
   EXPECT_EQ(*(*s)->read_some(got), 1U);
   (*s)->expect_input(300'000);
+  ASSERT_TRUE(send_part(0, 1));
+  EXPECT_FALSE(*wait_stream(**s, false, std::chrono::milliseconds(20)));
+  EXPECT_EQ(*(*s)->read_some(got), 1U);
+  ASSERT_TRUE(send_part(0, 1));
+  EXPECT_TRUE(*wait_stream(**s, false, seconds(10))) << "the hint outlived what was read after it";
+  EXPECT_EQ(*(*s)->read_some(got), 1U);
+  (*s)->expect_input(300'000);
   (*c)->close();
   EXPECT_TRUE(*wait_stream(**s, false, seconds(10)));
   EXPECT_EQ(read_to_error(**s), make_error_code(TransportErrc::closed));
