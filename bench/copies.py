@@ -120,7 +120,8 @@ def delta(bed, fraction, indexed):
         source, other = place.folder / "source.raw", place.store / "disk.raw"
         size = beds.make_disk(source, bed.sizes.image)
         beds.copy(source, other)
-        changes, casync, lanes = beds.Changes(source), peers.Casync(place.folder), beds.lanes_in_memory()
+        changes, casync = beds.Changes(source), peers.Casync(place.folder)
+        lanes = 2 if indexed else beds.lanes_in_memory()  # a target that knows its digests leaves the cores to the source
 
         def changed():
             changes.make(int(size * fraction))

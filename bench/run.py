@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """`./dev bench`: measures every figure beside its ceiling and the peers in one run, prints one table and writes a result file.
 
-    ./dev bench [--quick | --smoke] [--only NAME ...] [--out FILE]   measure (about 15 minutes, 4, or seconds)
+    ./dev bench [--quick | --smoke] [--only NAME ...] [--out FILE]   measure (about 20 minutes, 5, or seconds)
     ./dev bench --compare OLD.json [NEW.json]                        ratios per figure; without NEW.json measures first
     ./dev bench --document                                           the table goes into docs/BENCHMARKING.md, too
     ./dev bench --plots DIR                                          sweeps as SVG instead of the table
@@ -31,7 +31,7 @@ import kernels, copies, finals, networks, growth  # noqa: E401,F401  (each regis
 def parse(words):
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="smaller disks, about four minutes")
+    size.add_argument("--quick", action="store_true", help="smaller disks, about five minutes")
     size.add_argument("--smoke", action="store_true", help="tiny and once: checks that the figures can be measured, not what they are")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this figure (may be given again): " + ", ".join(FIGURES))
     parser.add_argument("--rounds", type=int, help="runs of each contestant instead of 5")
