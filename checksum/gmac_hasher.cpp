@@ -42,7 +42,7 @@ class GmacHasher final : public BlockHasher {
 
  private:
   std::string description_;
-  alignas(kGcmKeyAlignment) gcm_key_data key_{};
+  ExpandedGcmKey key_{};
   gcm_context_data work_{};
 };
 

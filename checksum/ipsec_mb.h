@@ -4,12 +4,10 @@
 
 #include <intel-ipsec-mb.h>
 
-#include <cstddef>
-
 namespace backhaul {
 
-// What gcm_key_data has to be aligned to: the library's header says so only where its own macro names the system.
-inline constexpr std::size_t kGcmKeyAlignment = 64;
+// An expanded key. The library's header aligns it so only where its own macro names the system.
+struct alignas(64) ExpandedGcmKey : gcm_key_data {};
 
 // One for the process: nothing of it changes once it is made. nullptr where the CPU lacks what the library needs, or it
 // did not start.

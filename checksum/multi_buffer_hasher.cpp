@@ -1,13 +1,13 @@
 #include "checksum/multi_buffer_hasher.h"
 
 #include <fmt/format.h>
-#include <intel-ipsec-mb.h>
 
 #include <cassert>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 
+#include "checksum/ipsec_mb.h"
 #include "checksum/sha256_stream.h"
 
 namespace backhaul {
@@ -143,11 +143,7 @@ std::string_view to_string(MultiBufferWidth width) noexcept {
   return "unknown";
 }
 
-CpuFeatures detect_cpu_features() noexcept {
-  const State state(alloc_mb_mgr(0));
-  if (state == nullptr) return {};
-  return {.multi_buffer = has(*state, IMB_CPUFLAGS_SSE)};
-}
+CpuFeatures detect_cpu_features() noexcept { return {.multi_buffer = ipsec_mb() != nullptr}; }
 
 Result<std::unique_ptr<BlockHasher>> make_multi_buffer_hasher(MultiBufferWidth width) {
   const bool without_sha_ni = width == MultiBufferWidth::avx2 || width == MultiBufferWidth::sse;

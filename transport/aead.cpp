@@ -18,7 +18,7 @@ std::uint8_t* raw(std::byte* bytes) { return reinterpret_cast<std::uint8_t*>(byt
 }  // namespace
 
 struct AesGcm::State {
-  alignas(kGcmKeyAlignment) gcm_key_data key;
+  ExpandedGcmKey key;
   gcm_context_data work;
   aes_gcm_init_t init;
   aes_gcm_enc_dec_update_t encrypt, decrypt;
