@@ -65,7 +65,10 @@ class Sender {
     unsigned doubtful_handshakes = 0;
     while (true) {
       auto result = attempt();
-      if (result) return result;
+      if (result) {
+        result->wire_bytes = wire_bytes_;  // every stream of every attempt is closed
+        return result;
+      }
       const auto& error = result.error();
       if (stopped()) return make_error(BaseErrc::cancelled, "stopped; the transfer can be resumed or cancelled");
       const bool doubtful = may_be_damaged_handshake(error) && doubtful_handshakes++ < kDoubtfulHandshakes;
@@ -163,7 +166,6 @@ class Sender {
     BH_CHECK(run_lanes(*control, hello.zstd));
     auto result = finish(*control);
     close(control->stream());
-    if (result) result->wire_bytes = wire_bytes_;  // with this stream's, the last to close
     return result;
   }
 
@@ -345,7 +347,6 @@ class Sender {
     result.blocks_changed = counters.blocks_changed;
     result.payload_bytes = counters.payload_bytes;
     result.resumed_bytes = counters.resumed_bytes;
-    result.wire_bytes = wire_bytes_;
     result.epoch = opened_.epoch;
     result.seconds = seconds();
     const auto verifying = read_source_ + (verify_began_ ? clock_.now() - *verify_began_ : Clock::Duration{0});
