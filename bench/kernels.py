@@ -96,17 +96,15 @@ def read_and_digest(bed, where):
                                       lambda: beds.drop_cache(disk))], bed.sizes.rounds)
     mine, reading = must(found["ours"]), rate_ceiling("", found["read"], size)
     ceiling = {**reading, "what": f"the lower of fio's read and SHA-256 on all cores ({digesting:.2f})"}
+    note = "cold" if where == "disk" else "in memory"
     if "value" in reading:
         ceiling["value"] = min(reading["value"], digesting)
         ceiling["what"] = f"the lower of fio's read ({reading['value']:.2f}) and SHA-256 on all cores ({digesting:.2f})"
-    elif where == "memory":
-        ceiling = {"what": f"SHA-256 on all cores; reading: {reading['missing']}", "value": digesting}
-    note = "cold"
-    if where == "memory":
-        note = "in memory"
-        if "value" in reading:  # both ceilings are of all cores: who does both has to share them
+        if where == "memory":  # both ceilings are of all cores: who does both has to share them
             both = 1 / (1 / reading["value"] + 1 / digesting)
             note += f": reading costs CPU there, too; fio's read, then the loop over the same bytes: {both:.2f}"
+    elif where == "memory":
+        ceiling = {"what": f"SHA-256 on all cores; reading: {reading['missing']}", "value": digesting}
     made = rate_row(f"read and digest, {where}", mine, size, ceiling=ceiling, note=note)
     made["targets"] = [target("of the ceiling", made["ratio"], ">=", 0.9)]
     return [made]

@@ -112,7 +112,6 @@ TEST(FrameIoTest, a_payload_is_released_only_after_its_last_byte_was_taken) {
   EXPECT_TRUE(writer.take_released().empty());
 }
 
-// Raises N until nothing fails, and so visits every operation of both ends.
 // What the stream is told to expect is never more than what comes for certain: the rest of the frame.
 TEST(FrameIoTest, what_is_expected_is_the_rest_of_the_frame) {
   struct Listening final : ByteStream {
@@ -161,6 +160,7 @@ TEST(FrameIoTest, what_is_expected_is_the_rest_of_the_frame) {
   EXPECT_EQ(place, payload);
 }
 
+// Raises N until nothing fails, and so visits every operation of both ends.
 TEST(FrameIoTest, a_failure_at_any_operation_is_reported_and_never_a_wrong_frame) {
   for (const bool writer_fails : {true, false}) {
     bool passed = false;
