@@ -32,4 +32,15 @@ constexpr std::uint64_t align_up(std::uint64_t value, std::uint64_t unit) { retu
 constexpr std::uint64_t extent_count(std::uint64_t size) { return div_up(size, kExtentSize); }
 constexpr std::uint64_t block_count(std::uint64_t size) { return div_up(size, kBlockSize); }
 
+// Number of blocks in an extent of a disk of `size` bytes, and the length of one block of it.
+// REQUIRES: extent < extent_count(size); block < block_count(size).
+constexpr std::uint32_t blocks_in_extent(std::uint64_t size, std::uint64_t extent) {
+  const auto blocks = block_count(size) - extent * kBlocksPerExtent;
+  return static_cast<std::uint32_t>(blocks < kBlocksPerExtent ? blocks : kBlocksPerExtent);
+}
+constexpr std::uint64_t block_length(std::uint64_t size, std::uint64_t block) {
+  const auto left = size - block * kBlockSize;
+  return left < kBlockSize ? left : kBlockSize;
+}
+
 }  // namespace backhaul

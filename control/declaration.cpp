@@ -2,8 +2,8 @@
 
 #include <boost/json.hpp>
 
+#include "control/control_error.h"
 #include "control/model_json.h"
-#include "control/service_state.h"
 #include "control/toml_reader.h"
 
 namespace backhaul {

@@ -6,12 +6,16 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "control/downtime.h"
 #include "control/phases.h"
 
 namespace backhaul {
+
+// Ids of items, plans and tokens: [A-Za-z0-9][A-Za-z0-9._-]{0,62}
+bool is_valid_id(std::string_view id) noexcept;
 
 struct Nic {
   std::string name;

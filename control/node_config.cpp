@@ -9,7 +9,7 @@
 #include <iterator>
 #include <set>
 
-#include "control/records.h"
+#include "control/model.h"
 #include "control/toml_reader.h"
 
 namespace backhaul {

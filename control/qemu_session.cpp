@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "control/control_error.h"
-#include "control/records.h"
+#include "control/model.h"
 #include "dataplane/disk.h"
 
 namespace backhaul {

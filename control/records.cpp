@@ -60,16 +60,6 @@ void set_state(Job& job, JobState state) {
   job.state = state;
 }
 
-bool is_valid_id(std::string_view id) noexcept {
-  const auto alphanumeric = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-  };
-  if (id.empty() || id.size() > 63 || !alphanumeric(id.front())) return false;
-  for (char c : id)
-    if (!alphanumeric(c) && c != '.' && c != '_' && c != '-') return false;
-  return true;
-}
-
 template <class T, class Parse>
 Result<T*> Transaction::load(Objects<T>& objects, std::string_view kind, std::string_view id, Parse parse) {
   if (auto found = objects.find(id); found != objects.end()) {

@@ -88,7 +88,4 @@ class Records {
   Observer observer_;
 };
 
-// Ids of items, plans and tokens: [A-Za-z0-9][A-Za-z0-9._-]{0,62}
-bool is_valid_id(std::string_view id) noexcept;
-
 }  // namespace backhaul

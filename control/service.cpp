@@ -7,6 +7,7 @@
 #include <set>
 
 #include "control/child_process.h"
+#include "control/declaration.h"
 #include "control/job_flow.h"
 #include "control/preflight.h"
 #include "control/service_state.h"

@@ -33,8 +33,4 @@ struct Service::State {
   World world;
 };
 
-// Everything an item or plan must satisfy before it is stored; ControlErrc::invalid names the field.
-Result<void> check_item(const Item& item);
-Result<void> check_plan(const RecoveryPlan& plan);
-
 }  // namespace backhaul

@@ -1,6 +1,5 @@
 #include "dataplane/disk_digests.h"
 
-#include "dataplane/scan.h"
 
 namespace backhaul {
 namespace {

@@ -4,7 +4,6 @@
 
 #include <boost/json/object.hpp>
 
-#include "dataplane/target_session.h"
 #include "dataplane/transfer.h"
 
 namespace backhaul {

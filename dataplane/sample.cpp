@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/buffer.h"
-#include "dataplane/scan.h"
 
 namespace backhaul {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "dataplane/digest_index.h"
 #include "dataplane/disk.h"
-#include "dataplane/target_session.h"
+#include "dataplane/dataplane_parts.h"
 
 namespace backhaul {
 

@@ -5,7 +5,6 @@
 #include <thread>
 
 #include "dataplane/buffer_pool.h"
-#include "dataplane/source_file.h"
 #include "dataplane/transfer.h"
 
 namespace backhaul {
@@ -175,15 +174,6 @@ void scan_thread(Shared& shared, const DataplaneParts& parts) {
 }
 
 }  // namespace
-
-std::uint32_t blocks_in_extent(std::uint64_t size, std::uint64_t extent) noexcept {
-  const auto blocks = block_count(size) - extent * kBlocksPerExtent;
-  return static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks, kBlocksPerExtent));
-}
-
-std::uint64_t block_length(std::uint64_t size, std::uint64_t block) noexcept {
-  return std::min(kBlockSize, size - block * kBlockSize);
-}
 
 Result<Sha256> scan_disk(Disk& disk, const DataplaneParts& parts, const ScanOptions& options) {
   Shared shared{disk, options, extent_count(disk.size()), {}, 0, RootDigest(disk.size()), 0, false, {}};

@@ -1,11 +1,13 @@
 // Reading a whole disk for its digests: `backhaul digest`, and --verify full on both ends.
 #pragma once
 
+#include <atomic>
 #include <functional>
 
 #include "checksum/root_digest.h"
 #include "dataplane/digest_index.h"
-#include "dataplane/target_session.h"
+#include "dataplane/dataplane_parts.h"
+#include "dataplane/disk.h"
 
 namespace backhaul {
 
@@ -22,9 +24,5 @@ struct ScanOptions {
 // The root digest by what is read from the disk's file past the page cache (holes are not read). Memory: 8 MiB a
 // thread.
 Result<Sha256> scan_disk(Disk& disk, const DataplaneParts& parts, const ScanOptions& options = {});
-
-// Number of blocks in an extent of a disk of `size` bytes, and the length of one block of it.
-std::uint32_t blocks_in_extent(std::uint64_t size, std::uint64_t extent) noexcept;
-std::uint64_t block_length(std::uint64_t size, std::uint64_t block) noexcept;
 
 }  // namespace backhaul

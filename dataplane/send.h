@@ -7,8 +7,8 @@
 #include <optional>
 #include <string>
 
+#include "dataplane/dataplane_parts.h"
 #include "dataplane/source_session.h"
-#include "dataplane/target_session.h"
 #include "transport/compress.h"
 #include "transport/retry.h"
 #include "transport/tls_stream.h"

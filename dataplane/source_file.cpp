@@ -9,10 +9,4 @@ Result<std::unique_ptr<File>> open_source_file(const std::string& source) {
   return is_nbd_uri(source) ? open_nbd_file(source) : open_linux_file(source, OpenMode::read);
 }
 
-Result<std::unique_ptr<IoQueue>> make_queue_for(File& file, const DataplaneParts& parts) {
-  BH_TRY(auto own, file.native().own_queue());
-  if (own) return own;
-  return parts.make_queue();
-}
-
 }  // namespace backhaul

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "dataplane/engine_error.h"
-#include "dataplane/scan.h"
 #include "transport/transport_error.h"
 
 namespace backhaul {

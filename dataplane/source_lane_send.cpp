@@ -1,7 +1,6 @@
 // The source's lane: what was read is digested, compared and sent.
 #include <algorithm>
 
-#include "dataplane/scan.h"
 #include "dataplane/source_lane.h"
 
 namespace backhaul {

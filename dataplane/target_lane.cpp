@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "dataplane/engine_error.h"
-#include "dataplane/scan.h"
 #include "transport/tls_stream.h"
 #include "transport/transport_error.h"
 

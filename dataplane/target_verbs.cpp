@@ -3,22 +3,6 @@
 #include "dataplane/target_session.h"
 
 namespace backhaul {
-std::string_view to_string(TargetState state) noexcept {
-  switch (state) {
-    case TargetState::absent: return "absent";
-    case TargetState::plain: return "plain";
-    case TargetState::staged: return "staged";
-    case TargetState::swapped: return "swapped";
-  }
-  return "?";
-}
-
-std::optional<TargetState> parse_target_state(std::string_view text) noexcept {
-  for (const auto state : {TargetState::absent, TargetState::plain, TargetState::staged, TargetState::swapped})
-    if (text == to_string(state)) return state;
-  return std::nullopt;
-}
-
 // An epoch that is not above the live run's does not touch it; the verb itself says how it is refused.
 Result<void> TargetStore::take_disk_for_verb(Slot& slot, const DiskPaths& paths, std::uint64_t epoch,
                                              std::chrono::milliseconds patience) {

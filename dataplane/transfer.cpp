@@ -50,4 +50,20 @@ std::optional<CompareBy> parse_compare_by(std::string_view text) noexcept {
   return std::nullopt;
 }
 
+std::string_view to_string(TargetState state) noexcept {
+  switch (state) {
+    case TargetState::absent: return "absent";
+    case TargetState::plain: return "plain";
+    case TargetState::staged: return "staged";
+    case TargetState::swapped: return "swapped";
+  }
+  return "?";
+}
+
+std::optional<TargetState> parse_target_state(std::string_view text) noexcept {
+  for (const auto state : {TargetState::absent, TargetState::plain, TargetState::staged, TargetState::swapped})
+    if (text == to_string(state)) return state;
+  return std::nullopt;
+}
+
 }  // namespace backhaul

@@ -96,4 +96,31 @@ struct OpenedSession {
   std::string root_digest;  // finished: of the target, hexadecimal; empty when it was not computed
 };
 
+struct FinishRequest {
+  std::string root_digest;  // of the source, hexadecimal; empty when it computed none
+  bool swap = true;         // false: a round ends, the disk stays staged
+};
+struct FinishResult {
+  std::string root_digest;  // of the target, hexadecimal; empty when verification was off
+  std::uint64_t blocks_zeroed = 0;
+};
+
+enum class TargetState {
+  absent,   // no disk, no transfer
+  plain,    // a disk, no transfer
+  staged,   // a transfer is unfinished; the old disk can be had back
+  swapped,  // the new disk has the name, the old one is kept
+};
+std::string_view to_string(TargetState state) noexcept;
+std::optional<TargetState> parse_target_state(std::string_view text) noexcept;
+struct TargetStatus {
+  TargetState state = TargetState::absent;
+  std::uint64_t size = 0;  // virtual; 0 when absent
+  DiskFormat format = DiskFormat::raw;
+  std::uint64_t epoch = 0;  // the highest on record, also of transfers that ended; 0: none
+  bool whole = false;       // staged: the last round has ended, and nothing was written since
+  std::string
+      root_digest;  // swapped: of the disk, hexadecimal; empty: not verified, or somebody has written to it since
+};
+
 }  // namespace backhaul

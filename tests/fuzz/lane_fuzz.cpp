@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "dataplane/scan.h"
 #include "dataplane/source_lane.h"
 #include "dataplane/target_lane.h"
 #include "sim/memory_stream.h"

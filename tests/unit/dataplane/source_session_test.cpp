@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include "dataplane/engine_error.h"
-#include "dataplane/scan.h"
 #include "dataplane/send.h"
 #include "unit/dataplane/transfer_fixture.h"
 
