@@ -6,9 +6,9 @@
 #include <fstream>
 
 #include "apps/commands.h"
-#include "control/control_error.h"
-#include "control/node_config.h"
-#include "control/records.h"
+#include "control/model/control_error.h"
+#include "control/agents/node_config.h"
+#include "control/store/records.h"
 
 namespace backhaul {
 namespace {

@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "base/error.h"
-#include "control/http.h"
+#include "control/http/http.h"
 
 namespace backhaul {
 

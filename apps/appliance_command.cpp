@@ -8,12 +8,12 @@
 #include "apps/appliance_state.h"
 #include "apps/appliance_world.h"
 #include "apps/commands.h"
-#include "control/api.h"
-#include "control/child_process.h"
-#include "control/http.h"
-#include "control/node_config.h"
-#include "control/runner.h"
-#include "transport/tls_server.h"
+#include "control/api/api.h"
+#include "control/drivers/child_process.h"
+#include "control/http/http.h"
+#include "control/agents/node_config.h"
+#include "control/jobs/runner.h"
+#include "transport/tls/tls_server.h"
 
 namespace backhaul {
 namespace {

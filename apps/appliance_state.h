@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 #include "base/unique_fd.h"
-#include "control/service.h"
-#include "control/store.h"
+#include "control/jobs/service.h"
+#include "control/store/store.h"
 
 namespace backhaul {
 

@@ -3,9 +3,9 @@
 #include <spdlog/spdlog.h>
 
 #include "apps/commands.h"
-#include "control/driver_set.h"
-#include "control/engine_data_plane.h"
-#include "dataplane/linux_storage.h"
+#include "control/agents/driver_set.h"
+#include "control/agents/engine_data_plane.h"
+#include "dataplane/linux/linux_storage.h"
 
 namespace backhaul {
 namespace {

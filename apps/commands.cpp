@@ -11,9 +11,9 @@
 
 #include "base/world.h"
 #include "checksum/block_digest.h"
-#include "control/control_error.h"
-#include "dataplane/linux_storage.h"
-#include "dataplane/transfer.h"
+#include "control/model/control_error.h"
+#include "dataplane/linux/linux_storage.h"
+#include "dataplane/protocol/transfer.h"
 
 namespace backhaul {
 namespace {

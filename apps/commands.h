@@ -7,8 +7,8 @@
 #include <string>
 
 #include "base/error.h"
-#include "dataplane/target_session.h"
-#include "transport/tls_stream.h"
+#include "dataplane/target/target_session.h"
+#include "transport/tls/tls_stream.h"
 
 namespace backhaul {
 

@@ -6,8 +6,8 @@
 #include <thread>
 
 #include "apps/commands.h"
-#include "dataplane/scan.h"
-#include "dataplane/source_file.h"
+#include "dataplane/scan/scan.h"
+#include "dataplane/source/source_file.h"
 
 namespace backhaul {
 namespace {

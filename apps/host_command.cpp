@@ -6,12 +6,12 @@
 #include <memory>
 
 #include "apps/commands.h"
-#include "control/driver_set.h"
-#include "control/host_services.h"
-#include "control/node_config.h"
-#include "dataplane/host_protocol.h"
-#include "dataplane/linux_storage.h"
-#include "transport/tls_server.h"
+#include "control/agents/driver_set.h"
+#include "control/agents/host_services.h"
+#include "control/agents/node_config.h"
+#include "dataplane/target/host_protocol.h"
+#include "dataplane/linux/linux_storage.h"
+#include "transport/tls/tls_server.h"
 
 namespace backhaul {
 namespace {

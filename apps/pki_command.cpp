@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "apps/commands.h"
-#include "transport/pki.h"
+#include "transport/pki/pki.h"
 
 namespace backhaul {
 namespace {

@@ -5,7 +5,7 @@
 #include "apps/api_view.h"
 #include "apps/failover_options.h"
 #include "apps/job_watch.h"
-#include "control/declaration.h"
+#include "control/model/declaration.h"
 
 namespace backhaul {
 namespace {

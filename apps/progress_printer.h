@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "dataplane/send.h"
+#include "dataplane/source/send.h"
 
 namespace backhaul {
 

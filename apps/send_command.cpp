@@ -7,8 +7,8 @@
 
 #include "apps/commands.h"
 #include "apps/progress_printer.h"
-#include "dataplane/engine_error.h"
-#include "dataplane/send.h"
+#include "dataplane/protocol/engine_error.h"
+#include "dataplane/source/send.h"
 
 namespace backhaul {
 namespace {

@@ -1,5 +1,5 @@
 // The world seam: time and randomness are passed in, so that engine, journal and phases run under a
-// simulator. The byte stream is the third part of the seam (transport/stream.h).
+// simulator. The byte stream is the third part of the seam (transport/stream/stream.h).
 #pragma once
 
 #include <chrono>

@@ -13,11 +13,11 @@
 #include <future>
 #include <thread>
 
-#include "transport/aead.h"
-#include "transport/compress.h"
-#include "transport/frame_io.h"
-#include "transport/pki.h"
-#include "transport/tls_stream.h"
+#include "transport/tls/aead.h"
+#include "transport/frames/compress.h"
+#include "transport/frames/frame_io.h"
+#include "transport/pki/pki.h"
+#include "transport/tls/tls_stream.h"
 
 namespace backhaul {
 namespace {

@@ -6,11 +6,11 @@
 
 #include "base/endian.h"
 #include "checksum/crc32c.h"
-#include "dataplane/messages.h"
+#include "dataplane/protocol/messages.h"
 #include "tests/fuzz/fuzz_input.h"
-#include "transport/compress.h"
-#include "transport/frame_io.h"
-#include "transport/transport_error.h"
+#include "transport/frames/compress.h"
+#include "transport/frames/frame_io.h"
+#include "transport/stream/transport_error.h"
 
 namespace backhaul {
 namespace {

@@ -4,15 +4,15 @@
 #include <cstdint>
 #include <string>
 
-#include "control/api_body.h"
-#include "control/api_error.h"
-#include "control/api_filter.h"
-#include "control/api_json.h"
-#include "control/api_router.h"
-#include "control/http.h"
-#include "control/iso_time.h"
+#include "control/api/api_body.h"
+#include "control/api/api_error.h"
+#include "control/api/api_filter.h"
+#include "control/api/api_json.h"
+#include "control/api/api_router.h"
+#include "control/http/http.h"
+#include "control/model/iso_time.h"
 #include "tests/fuzz/fuzz_input.h"
-#include "unit/control/script_stream.h"
+#include "unit/control/http/script_stream.h"
 
 namespace backhaul {
 namespace {

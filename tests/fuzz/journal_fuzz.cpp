@@ -2,10 +2,10 @@
 // never write outside what they may. First byte: which reader (low bits) and whether checksums are made right first
 // (0x80), without which hardly an input gets behind them. The rest is the file.
 
-#include "dataplane/digest_index.h"
-#include "dataplane/journal_layout.h"
-#include "dataplane/session_journal.h"
-#include "dataplane/undo.h"
+#include "dataplane/store/digest_index.h"
+#include "dataplane/store/journal_layout.h"
+#include "dataplane/store/session_journal.h"
+#include "dataplane/store/undo.h"
 #include "sim/sim_storage.h"
 #include "tests/fuzz/fuzz_input.h"
 

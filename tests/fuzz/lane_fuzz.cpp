@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <vector>
 
-#include "dataplane/source_lane.h"
-#include "dataplane/target_lane.h"
+#include "dataplane/source/source_lane.h"
+#include "dataplane/target/target_lane.h"
 #include "sim/memory_stream.h"
 #include "sim/sim_storage.h"
 #include "sim/sim_transfer.h"
 #include "tests/fuzz/fuzz_input.h"
-#include "transport/frame_io.h"
+#include "transport/frames/frame_io.h"
 
 namespace backhaul {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "tests/fuzz/fuzz_input.h"
-#include "transport/record_channel.h"
+#include "transport/tls/record_channel.h"
 
 namespace backhaul {
 namespace {

@@ -10,10 +10,10 @@
 #include <memory>
 
 #include "checksum/crc32c.h"
-#include "dataplane/vhdx.h"
-#include "dataplane/vhdx_bat.h"
-#include "dataplane/vhdx_header.h"
-#include "dataplane/vhdx_log.h"
+#include "dataplane/disk/vhdx.h"
+#include "dataplane/disk/vhdx_bat.h"
+#include "dataplane/disk/vhdx_header.h"
+#include "dataplane/disk/vhdx_log.h"
 #include "tests/fuzz/fuzz_input.h"
 #include "tests/unit/dataplane/memory_file.h"
 

@@ -1,15 +1,17 @@
 #!/usr/bin/python3
-"""Checks the shape of the tree: who includes whom, who may see Linux, and how long files are.
+"""Checks the shape of the tree: who includes whom, who may see Linux, how large rooms and files are.
 
     include_order.py ROOT      exit 1 and one line a finding when a rule is broken; warnings do not fail
 
 Rules:
  1. base <- checksum <- transport <- dataplane <- control <- apps: a folder includes only what stands left of it.
     tests and bench see all, and nobody includes them.
- 2. Linux I/O headers are included in dataplane/ only by linux_* and nbd_* (sockets), and in transport/ only by tls*, socket* (sockets) and
-    pki* (key files made with mode 0600).
- 3. Quoted includes name the file from the top ("base/error.h"), and the file exists.
- 4. A file longer than 500 lines draws a warning.
+ 2. Inside a folder a room includes only the rooms before it (ROOMS), and source/ and target/ never each other.
+    A folder with rooms has no file outside of them; a room has at most 30 sources and headers, and a README.
+ 3. Linux I/O headers are included in dataplane/ only by linux/ and nbd/ (sockets), and in transport/ only by tls/tls*, tls/socket* (sockets)
+    and pki/ (key files made with mode 0600).
+ 4. Quoted includes name the file from the top ("base/error.h"), and the file exists.
+ 5. A source file of the program has fewer than 450 lines; a longer one elsewhere draws a warning.
 """
 import pathlib
 import re
@@ -17,10 +19,18 @@ import sys
 
 ORDER = ["base", "checksum", "transport", "dataplane", "control", "apps"]
 SEE_ALL = ["tests", "bench"]
-MAX_LINES = 500
+# In the order in which they may include each other.
+ROOMS = {
+    "transport": ["stream", "tls", "frames", "pki"],
+    "dataplane": ["disk", "protocol", "linux", "nbd", "store", "scan", "target", "source"],
+    "control": ["model", "store", "http", "drivers", "drivers/qemu", "jobs", "api", "agents"],
+}
+STRANGERS = {("dataplane", "source", "target")}  # although the order would allow it
+MAX_FILES = 30
+MAX_LINES = 450
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 LINUX_IO = re.compile(r"^(liburing.*|fcntl\.h|linux/.*|sys/(uio|ioctl|stat|statvfs|vfs|statfs|eventfd|epoll|sendfile)\.h)$")
-MAY_SEE_LINUX = {"dataplane": ("linux_", "nbd_"), "transport": ("tls", "socket", "pki")}
+MAY_SEE_LINUX = {"dataplane": ("linux/", "nbd/"), "transport": ("tls/tls", "tls/socket", "pki/")}
 
 
 def sources(root, folder):
@@ -29,20 +39,39 @@ def sources(root, folder):
             yield path
 
 
+def room_of(folder, inside):
+    """The room of a path below its folder; None outside of all rooms."""
+    room = inside.parent.as_posix()
+    return room if room in ROOMS.get(folder, []) else None
+
+
 def check(root):
     """Returns (errors, warnings): lists of 'file:line: text'."""
     root = pathlib.Path(root)
     errors, warnings = [], []
     for folder in ORDER + SEE_ALL:
+        sizes = {}
         for path in sources(root, folder):
             name = path.relative_to(root)
             lines = path.read_text(encoding="utf-8").splitlines()
-            if len(lines) > MAX_LINES:
-                warnings.append(f"{name}: {len(lines)} lines, more than {MAX_LINES}")
+            if len(lines) >= MAX_LINES:
+                (errors if folder in ORDER else warnings).append(f"{name}: {len(lines)} lines; fewer than {MAX_LINES} are allowed")
+            if folder in ROOMS:
+                room = room_of(folder, path.relative_to(root / folder))
+                sizes[room] = sizes.get(room, 0) + 1
+                if room is None:
+                    errors.append(f"{name}: stands in no room of {folder}/")
             for number, line in enumerate(lines, 1):
                 match = INCLUDE.match(line)
                 if match:
                     errors += [f"{name}:{number}: {text}" for text in broken_rules(root, folder, path, *match.groups())]
+        for room, count in sizes.items():
+            if room is None:
+                continue
+            if count > MAX_FILES:
+                errors.append(f"{folder}/{room}: {count} sources and headers, more than {MAX_FILES}")
+            if not (root / folder / room / "README.md").is_file():
+                errors.append(f"{folder}/{room}: no README.md")
     return errors, warnings
 
 
@@ -54,11 +83,25 @@ def broken_rules(root, folder, path, bracket, included):
             yield f"{folder}/ includes {included}: {first}/ stands right of it"
         if first in SEE_ALL and "/" in included:
             yield f"{folder}/ includes {included}: only tests and benches see {first}/"
+        if first == folder:
+            yield from broken_room_rules(folder, path.relative_to(root / folder), included)
         prefixes = MAY_SEE_LINUX.get(folder)
-        if prefixes and LINUX_IO.match(included) and not path.name.startswith(prefixes):
+        inside = path.relative_to(root / folder).as_posix()
+        if prefixes and LINUX_IO.match(included) and not inside.startswith(prefixes):
             yield f"includes <{included}>: in {folder}/ only {', '.join(prefixes)}* may see Linux I/O headers"
         if bracket == '"' and not (root / included).is_file():
             yield f'includes "{included}": no such file from the top of the tree'
+
+
+def broken_room_rules(folder, inside, included):
+    ours = room_of(folder, inside)
+    theirs = room_of(folder, pathlib.PurePosixPath(included).relative_to(folder))
+    if ours is None or theirs is None or ours == theirs:
+        return
+    if (folder, ours, theirs) in STRANGERS:
+        yield f"{folder}/{ours} includes {included}: {ours}/ and {theirs}/ never see each other"
+    elif ROOMS[folder].index(theirs) > ROOMS[folder].index(ours):
+        yield f"{folder}/{ours} includes {included}: {folder}/{theirs} stands right of it"
 
 
 def main():

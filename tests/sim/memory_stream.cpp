@@ -5,7 +5,7 @@
 #include <deque>
 #include <mutex>
 
-#include "transport/transport_error.h"
+#include "transport/stream/transport_error.h"
 
 namespace backhaul::sim {
 namespace {

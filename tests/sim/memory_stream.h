@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "transport/stream.h"
+#include "transport/stream/stream.h"
 
 namespace backhaul::sim {
 

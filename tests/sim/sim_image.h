@@ -7,7 +7,7 @@
 #include <memory>
 #include <optional>
 
-#include "dataplane/io.h"
+#include "dataplane/disk/io.h"
 
 namespace backhaul::sim {
 

@@ -17,7 +17,7 @@
 #include <string_view>
 #include <vector>
 
-#include "dataplane/io.h"
+#include "dataplane/disk/io.h"
 
 namespace backhaul::sim {
 

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "dataplane/scan.h"
-#include "transport/transport_error.h"
+#include "dataplane/scan/scan.h"
+#include "transport/stream/transport_error.h"
 
 namespace backhaul::sim {
 namespace {

@@ -1,6 +1,6 @@
 // A whole transfer in one thread: source lanes and target lanes are stepped in turn, in an order under a seed, over
 // simulated queues and in-memory streams; control messages are direct calls of a TargetStore. It does what
-// dataplane/send.cpp and dataplane/host_protocol.cpp do with threads and TLS. One seed, one run, but for --verify full,
+// dataplane/source/send.cpp and dataplane/target/host_protocol.cpp do with threads and TLS. One seed, one run, but for --verify full,
 // which scans with threads.
 #pragma once
 
@@ -10,10 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "dataplane/source_lane.h"
-#include "dataplane/source_session.h"
-#include "dataplane/target_lane.h"
-#include "dataplane/target_session.h"
+#include "dataplane/source/source_lane.h"
+#include "dataplane/source/source_session.h"
+#include "dataplane/target/target_lane.h"
+#include "dataplane/target/target_session.h"
 #include "sim/memory_stream.h"
 #include "sim/sim_random.h"
 #include "sim/sim_storage.h"

@@ -9,8 +9,8 @@
 #include <iostream>
 #include <string>
 
-#include "control/json_driver.h"
-#include "control/qemu_driver.h"
+#include "control/drivers/json_driver.h"
+#include "control/drivers/qemu/qemu_driver.h"
 
 namespace {
 

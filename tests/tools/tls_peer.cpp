@@ -14,8 +14,8 @@
 #include <cstdlib>
 #include <string>
 
-#include "transport/tls_internal.h"
-#include "transport/tls_stream.h"
+#include "transport/tls/tls_internal.h"
+#include "transport/tls/tls_stream.h"
 
 namespace backhaul {
 namespace {

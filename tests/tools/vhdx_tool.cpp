@@ -16,7 +16,7 @@
 #include <string>
 #include <vector>
 
-#include "dataplane/vhdx.h"
+#include "dataplane/disk/vhdx.h"
 
 namespace {
 

@@ -11,12 +11,12 @@
 #include <set>
 #include <string>
 
-#include "control/data_plane.h"
-#include "control/runner.h"
-#include "control/service.h"
-#include "control/store.h"
-#include "control/vm_driver.h"
-#include "dataplane/engine_error.h"
+#include "control/jobs/data_plane.h"
+#include "control/jobs/runner.h"
+#include "control/jobs/service.h"
+#include "control/store/store.h"
+#include "control/drivers/vm_driver.h"
+#include "dataplane/protocol/engine_error.h"
 
 namespace backhaul::fake {
 

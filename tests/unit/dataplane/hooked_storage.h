@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "dataplane/io.h"
+#include "dataplane/disk/io.h"
 
 namespace backhaul {
 

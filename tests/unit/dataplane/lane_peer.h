@@ -4,9 +4,9 @@
 #include <string_view>
 #include <vector>
 
-#include "dataplane/lane.h"
+#include "dataplane/protocol/lane.h"
 #include "sim/memory_stream.h"
-#include "transport/frame_io.h"
+#include "transport/frames/frame_io.h"
 #include "unit/dataplane/transfer_fixture.h"
 
 namespace backhaul::testing {

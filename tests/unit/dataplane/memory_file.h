@@ -11,7 +11,7 @@
 #include <mutex>
 #include <string>
 
-#include "dataplane/io.h"
+#include "dataplane/disk/io.h"
 
 namespace backhaul::testing {
 

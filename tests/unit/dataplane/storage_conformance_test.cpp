@@ -11,7 +11,7 @@
 
 #include "base/unique_fd.h"
 #include "base/units.h"
-#include "dataplane/linux_storage.h"
+#include "dataplane/linux/linux_storage.h"
 #include "sim/sim_random.h"
 #include "sim/sim_storage.h"
 #include "unit/dataplane/temporary_directory.h"

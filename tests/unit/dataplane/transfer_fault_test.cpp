@@ -5,7 +5,7 @@
 #include <cerrno>
 #include <numeric>
 
-#include "transport/transport_error.h"
+#include "transport/stream/transport_error.h"
 #include "unit/dataplane/hooked_storage.h"
 #include "unit/dataplane/transfer_fixture.h"
 

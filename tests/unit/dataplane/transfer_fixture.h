@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "dataplane/disk.h"
+#include "dataplane/disk/disk.h"
 #include "sim/sim_random.h"
 #include "sim/sim_storage.h"
 #include "sim/sim_transfer.h"

@@ -1,0 +1,33 @@
+// What a node can say of itself: the host agent tells it to the appliance, the appliance needs it of its own site.
+// Immutable but for what it refers to; thread-safe.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "control/jobs/data_plane.h"
+#include "control/agents/host_messages.h"
+#include "control/agents/source_paths.h"
+#include "dataplane/source/send.h"
+
+namespace backhaul {
+
+struct LocalNode {
+  TargetStore& store;
+  const SourcePaths& paths;
+  const DataplaneParts& parts;
+  std::filesystem::path tls_directory;
+  std::vector<std::string> networks;
+  std::vector<std::uint32_t> generations;
+
+  Result<HostReport> report() const;
+  // Opens a disk for reading: below the store, or wherever sources may lie or be exported.
+  Result<std::unique_ptr<Disk>> open_source(std::string_view source) const;
+  Result<DiskSample> sample(const SampleCall& call) const;
+  // For a round that sends what a VM has written since its disk was delivered here with this root digest: its base is
+  // what the delivery left. When that is not known any more the request's list of changes goes.
+  void set_delivered_base(const std::string& source, const std::string& root_digest, SendRequest& request) const;
+};
+
+}  // namespace backhaul

@@ -1,0 +1,157 @@
+// Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): what changed, so that clients
+// need not ask again and again.
+#include <fmt/format.h>
+#include <boost/json.hpp>
+
+#include <charconv>
+#include <condition_variable>
+#include <deque>
+
+#include "control/api/api_error.h"
+#include "control/api/api_world.h"
+
+namespace backhaul {
+namespace {
+
+constexpr std::size_t kMaxQueued = 1024;  // events that one slow client may lag behind
+constexpr std::chrono::seconds kHeartbeat{15};
+constexpr std::chrono::milliseconds kSlice{200};  // how long a stop or a gone client may go unnoticed
+
+// One of the streams that ApiConfig allows.
+class Slot {
+ public:
+  explicit Slot(std::atomic<unsigned>& count) : count_(count) {}
+  ~Slot() { --count_; }
+  Slot(const Slot&) = delete;
+  Slot& operator=(const Slot&) = delete;
+
+ private:
+  std::atomic<unsigned>& count_;
+};
+
+std::shared_ptr<Slot> take_slot(ApiWorld& world) {
+  if (world.streams.fetch_add(1) < world.config.max_event_streams) return std::make_shared<Slot>(world.streams);
+  --world.streams;
+  return nullptr;
+}
+
+// What the threads that cause events leave for the stream's thread.
+class Mailbox {
+ public:
+  void post(const Event& event) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (events_.size() >= kMaxQueued) {
+        events_.clear();
+        lost_ = true;
+      }
+      events_.push_back(event);
+    }
+    arrived_.notify_one();
+  }
+  // Waits a moment for the first one. `lost`: some before these are missing.
+  std::deque<Event> take(bool& lost) {
+    std::unique_lock lock(mutex_);
+    arrived_.wait_for(lock, kSlice, [&] { return !events_.empty(); });
+    lost = std::exchange(lost_, false);
+    return std::exchange(events_, {});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable arrived_;
+  std::deque<Event> events_;
+  bool lost_ = false;
+};
+
+class Subscription {
+ public:
+  Subscription(Service& service, Mailbox& mailbox)
+      : service_(service), id_(service.subscribe([&mailbox](const Event& event) { mailbox.post(event); })) {}
+  ~Subscription() { service_.unsubscribe(id_); }
+  Subscription(const Subscription&) = delete;
+  Subscription& operator=(const Subscription&) = delete;
+
+ private:
+  Service& service_;
+  const std::uint64_t id_;
+};
+
+// Where the client stopped: a sequence of this process; nothing when it never was here, `foreign` when it was another
+// process that it listened to.
+std::optional<std::uint64_t> parse_last_id(std::string_view text, std::string_view epoch, bool& foreign) {
+  if (text.empty()) return std::nullopt;
+  std::uint64_t sequence = 0;
+  if (text.starts_with(epoch) && text.substr(epoch.size()).starts_with('-')) {
+    const auto digits = text.substr(epoch.size() + 1);
+    const auto [end, failed] = std::from_chars(digits.data(), digits.data() + digits.size(), sequence);
+    if (failed == std::errc() && end == digits.data() + digits.size()) return sequence;
+  }
+  foreign = true;
+  return std::nullopt;
+}
+
+class EventStream {
+ public:
+  EventStream(ApiWorld& world, HttpBodyWriter& writer) : world_(world), writer_(writer) {}
+
+  Result<void> run(std::string_view last_id, std::string_view token) {
+    Mailbox mailbox;
+    const Subscription subscription(world_.service, mailbox);
+    BH_CHECK(writer_.write("retry: 3000\n\n"));
+    BH_CHECK(catch_up(last_id));
+    auto spoke = world_.clock.now();
+    while (!writer_.stopping()) {
+      bool lost = false;
+      const auto events = mailbox.take(lost);
+      if (lost) BH_CHECK(reset());
+      for (const auto& event : events) BH_CHECK(send(event));
+      if (world_.clock.now() - spoke < kHeartbeat) continue;
+      spoke = world_.clock.now();
+      if (!world_.service.authenticate(token)) return {};  // removed or expired meanwhile
+      BH_CHECK(writer_.write(": still here\n\n"));
+    }
+    return {};
+  }
+
+ private:
+  Result<void> catch_up(std::string_view last_id) {
+    bool foreign = false;
+    const auto last = parse_last_id(last_id, world_.epoch, foreign);
+    if (foreign) return reset();
+    if (!last) return {};
+    const auto missed = world_.service.events_since(*last);
+    if (!missed.empty() && missed.front().sequence > *last + 1) return reset();
+    sent_ = *last;
+    for (const auto& event : missed) BH_CHECK(send(event));
+    return {};
+  }
+  Result<void> reset() { return writer_.write("event: reset\ndata: {}\n\n"); }
+  Result<void> send(const Event& event) {
+    if (event.sequence <= sent_) return {};  // it was among those that were missed
+    sent_ = event.sequence;
+    return writer_.write(fmt::format("id: {}-{}\nevent: {}\ndata: {}\n\n", world_.epoch, event.sequence, event.kind,
+                                     boost::json::serialize(event_json(event))));
+  }
+
+  ApiWorld& world_;
+  HttpBodyWriter& writer_;
+  std::uint64_t sent_ = 0;
+};
+
+}  // namespace
+
+Result<HttpResponse> events(ApiWorld& world, const ApiCall& call) {
+  auto slot = take_slot(world);
+  if (!slot) return make_error(ApiErrc::too_many_streams, fmt::format("{} are open", world.config.max_event_streams));
+  HttpResponse response;
+  response.content_type = "text/event-stream";
+  // The token lives as long as the stream; it is asked for again at each heartbeat.
+  response.stream = [&world, slot, last_id = std::string(call.http.header("last-event-id")),
+                     token = std::string(call.http.header("authorization").substr(7))](HttpBodyWriter& writer) {
+    return EventStream(world, writer).run(last_id, token);
+  };
+  return response;
+}
+
+}  // namespace backhaul

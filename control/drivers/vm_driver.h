@@ -1,0 +1,139 @@
+// VM drivers: how virtual machines are reached, on both sides. One interface; `command` (control/drivers/command_driver.h) runs
+// the operator's executables, `qemu` speaks QMP; for a VM beside a host agent there is a stand-in that asks the agent
+// to do it. Calls block until done or timed out; they may come from several threads, but for one VM only from one at a
+// time. Every call may be repeated after a crash: done twice is done once ("stop" of a stopped VM succeeds, "snapshot"
+// under a known id gives the same snapshot). Errors: ControlErrc::driver_*, shutdown_refused, host_unreachable, or what
+// a host agent reported.
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "control/model/model.h"
+#include "dataplane/disk/io.h"
+
+namespace backhaul {
+
+struct VmRef {
+  std::string vm;
+  boost::json::object settings;
+  std::vector<DiskPlace> disks;
+};
+VmRef vm_ref(const Item& item, const Location& location);
+
+enum class PowerState : std::uint8_t { absent, off, running, unknown };
+std::string_view to_string(PowerState state) noexcept;
+std::optional<PowerState> parse_power_state(std::string_view text) noexcept;
+
+struct VmFacts {
+  PowerState power = PowerState::unknown;
+  std::optional<VmDescription> vm;
+  std::vector<DiskPlace> disks;  // sizes filled in
+};
+
+struct SnapshotDisk {
+  std::string name;
+  std::string path;  // or an NBD URI (dataplane/nbd/nbd.h); readable until released; does not change
+  std::string format;
+  std::uint64_t size_bytes = 0;
+};
+struct Snapshot {
+  std::string id;
+  std::string token;                // from which changes can be asked later; empty: no tracker
+  std::vector<SnapshotDisk> disks;  // all of the same moment
+};
+
+// Nothing in `ranges`: the tracker cannot say (lost, inconsistent, unknown token); digests must find the changes. It is
+// never an error.
+struct ChangedExtents {
+  std::optional<std::vector<ByteRange>> ranges;
+  std::string why_unknown;
+};
+
+struct ShutdownRequest {
+  std::uint32_t timeout_s = 300;
+  bool allow_force = false;
+};
+// `last_write_age_ms`: how long before this answer the guest's last write was acknowledged; nothing: the driver cannot
+// tell. Ages and not times, because the clocks of both sites need not agree.
+struct ShutdownOutcome {
+  bool forced = false;
+  std::optional<std::uint64_t> last_write_age_ms;
+};
+
+// `token`: from which changes can be asked later, against what the disks were before the guest's first instruction;
+// empty: no tracker. Only of a call that started the VM, or of a repetition of it.
+struct StartOutcome {
+  std::string token;
+};
+
+// The guest's first write since its start. With `seen` it happened `age_ms` before this answer, or up to `unsure_ms`
+// earlier.
+struct FirstWrite {
+  enum Kind : std::uint8_t { cannot_tell, not_yet, seen } kind = cannot_tell;
+  std::uint64_t age_ms = 0, unsure_ms = 0;
+};
+
+enum class CheckLevel : std::uint8_t { ok, warning, failed };
+std::string_view to_string(CheckLevel level) noexcept;
+struct Check {
+  std::string name;  // "free-space", "network:LAN"
+  CheckLevel level = CheckLevel::ok;
+  std::string code, cause, fix;  // empty when ok
+};
+
+struct Health {
+  bool healthy = false;
+  std::string detail;
+};
+
+class VmDriver {
+ public:
+  virtual ~VmDriver() = default;
+
+  virtual Result<VmFacts> describe(const VmRef& vm) = 0;
+  // A consistent point in time of all disks. A VM that is off may be given as it is. `id` is ours, unique.
+  virtual Result<Snapshot> snapshot(const VmRef& vm, const std::string& id) = 0;
+  // What changed between the snapshot that had `since_token` and snapshot `id`. May be more than the truth, never less.
+  virtual Result<ChangedExtents> changed_extents(const VmRef& vm, const std::string& disk,
+                                                 const std::string& since_token, const std::string& id) = 0;
+  // How much changed since the token until now, cheaply, as a number to show; nothing when it cannot say.
+  virtual Result<std::optional<std::uint64_t>> changed_bytes(const VmRef& vm, const std::string& since_token) = 0;
+  // Gives the snapshot's space back; no error when it is gone. `accepted`: the target holds it, its token is the base
+  // from now on and older ones may be forgotten. Otherwise its token is void and the older ones stay valid, covering
+  // also what changed until this snapshot.
+  virtual Result<void> release_snapshot(const VmRef& vm, const std::string& id, bool accepted) = 0;
+  virtual Result<void> forget_tokens(const VmRef& vm) = 0;
+
+  virtual Result<ShutdownOutcome> shut_down(const VmRef& vm, const ShutdownRequest& request) = 0;
+  // Not an error when a VM of this name exists: it is then brought to the description's disks.
+  virtual Result<void> create(const VmRef& vm, const VmDescription& description) = 0;
+  virtual Result<StartOutcome> start(const VmRef& vm) = 0;
+  // Waits at most so long for the guest's first write since start(). Optional: not every hypervisor can tell.
+  virtual Result<FirstWrite> first_write(const VmRef& vm, std::chrono::milliseconds wait) {
+    static_cast<void>(vm), static_cast<void>(wait);
+    return FirstWrite{};
+  }
+  virtual Result<void> stop(const VmRef& vm) = 0;  // at once
+  // Takes the VM away; its disks stay, detached, unless told to delete them.
+  virtual Result<void> remove(const VmRef& vm, bool delete_disks) = 0;
+
+  // Whether this VM could be created and started here; changes nothing.
+  virtual Result<std::vector<Check>> preflight(const VmRef& vm, const VmDescription& description) = 0;
+  virtual Result<Health> health(const VmRef& vm) = 0;
+};
+
+// Which driver serves a location: local ones by name, stand-ins for those beside host agents. Drivers live as long as
+// the source.
+class VmDriverSource {
+ public:
+  virtual ~VmDriverSource() = default;
+  virtual Result<VmDriver*> driver_for(const Location& location) = 0;
+};
+
+}  // namespace backhaul

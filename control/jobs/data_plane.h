@@ -1,0 +1,117 @@
+// How jobs move data: the control layer's view of the data plane. One round brings one disk's content from its source
+// to its staged target; what is staged becomes the disk by swap_disk, and until release_old the old disk can be had
+// back. The real one drives the engine over mTLS to host agents, tests put a fake here. Thread-safe. Calls without
+// "round" in their names block for one exchange with the other end (bounded by its timeouts). Every call may be
+// repeated after a crash. An empty host is this appliance.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "control/model/phases.h"
+#include "dataplane/disk/io.h"
+
+namespace backhaul {
+
+struct DiskRef {
+  std::string host;  // a host agent's id; empty: local
+  std::string path;  // or, of a source, an NBD URI (dataplane/nbd/nbd.h)
+};
+
+struct RoundRequest {
+  std::string run;  // "job/17/round/3/os": names the run in logs and at the host agent
+  DiskRef source;   // a snapshot's disk
+  DiskRef target;
+  std::string target_format;
+  std::uint64_t size_bytes = 0;
+  DataSync sync = DataSync::for_down_time;
+  std::optional<std::vector<ByteRange>>
+      changed;            // a hint: all that can differ from what the target's staged disk holds
+  std::string base_root;  // with `changed`: the target holds what was once delivered to the source's disk, content with
+                          // this root digest. Empty: it holds what the round before has left
+  std::uint32_t lanes = 0;  // 0: default
+  std::string verify = "written", compress = "auto";
+  std::uint64_t limit_bytes_per_s = 0;
+  std::uint64_t epoch = 0;  // higher than any before for this item; the target refuses lower ones from then on
+};
+
+struct RoundResult {
+  std::uint64_t disk_bytes = 0, bytes_read = 0, blocks_compared = 0, blocks_changed = 0, payload_bytes = 0,
+                wire_bytes = 0, resumed_bytes = 0;
+  double seconds = 0;
+  double verify_seconds = 0;                           // of these: after all was sent, until both roots were known
+  std::string root_digest_source, root_digest_target;  // empty when not verified
+};
+
+enum class RoundPhase : std::uint8_t { running, succeeded, failed, cancelled };
+struct RoundProgress {
+  RoundPhase phase = RoundPhase::running;
+  std::uint64_t bytes_total = 0, bytes_done = 0;
+  double bytes_per_s = 0;
+  std::optional<Error> error;  // failed
+  RoundResult result;          // succeeded
+};
+
+using RoundHandle = std::uint64_t;
+
+enum class TargetDiskState : std::uint8_t {
+  absent,
+  plain,    // a disk, no transfer
+  staged,   // a transfer is unfinished or finished and kept; the old disk can be had back
+  swapped,  // the new disk has the name; the old one can still be had back
+};
+struct TargetDisk {
+  TargetDiskState state = TargetDiskState::absent;
+  std::uint64_t size_bytes = 0;
+  std::string format;
+  std::uint64_t epoch = 0;
+  std::string root_digest;  // swapped: of what was delivered, when nobody has written to the disk since; else empty
+};
+
+struct HostReport {
+  std::uint64_t free_bytes = 0;
+  std::int64_t unix_time_s = 0;              // the host's clock at the moment of asking
+  std::int64_t certificate_ends_unix_s = 0;  // the earlier of both ends' certificates
+  std::vector<std::string> networks;
+  std::vector<std::uint32_t> generations;  // supported
+  std::vector<std::string> formats;
+};
+
+// From a sample of extents, read on both sides and compared.
+struct ChangeSample {
+  std::uint64_t allocated_bytes = 0;  // of the source, estimated
+  double changed_fraction = 1;        // of what is allocated
+  double send_bytes_per_s = 0;        // measured or remembered; 0: unknown
+  double digest_bytes_per_s = 0;      // the slower of both ends
+  bool target_exists = false;
+};
+
+class DataPlane {
+ public:
+  virtual ~DataPlane() = default;
+
+  // Starts and returns at once. The staged disk is made when there is none; a round that was interrupted is gone on
+  // with.
+  virtual Result<RoundHandle> start_round(const RoundRequest& request) = 0;
+  virtual Result<RoundProgress> poll_round(RoundHandle handle) = 0;
+  // Stops the transfer at once; returns when both ends have confirmed that nothing more is written (or the link is
+  // gone: then the epoch of the next call fences it). The staged disk stays.
+  virtual Result<void> cancel_round(RoundHandle handle) = 0;
+  virtual void forget_round(RoundHandle handle) noexcept = 0;  // after its end
+
+  virtual Result<TargetDisk> query_disk(const DiskRef& target) = 0;
+  // The staged disk gets the disk's name, the old one is kept aside. No error when it is swapped already.
+  virtual Result<void> swap_disk(const DiskRef& target, std::uint64_t epoch) = 0;
+  // The old disk is back, byte for byte, and nothing of the transfer is left; also after swap_disk, until release_old
+  // or the VM ran. No error when there is nothing to give back.
+  virtual Result<void> give_back(const DiskRef& target, std::uint64_t epoch) = 0;
+  virtual Result<void> release_old(const DiskRef& target, std::uint64_t epoch) = 0;
+
+  virtual Result<HostReport> host_report(const std::string& host) = 0;
+  virtual Result<ChangeSample> sample(const DiskRef& source, const DiskRef& target) = 0;
+};
+
+}  // namespace backhaul

@@ -1,0 +1,107 @@
+// What a task's code sees of its job. The job and its item are copies of what the store holds; they change only through
+// update() and once(), so that the store is always ahead of the world. One thread at a time.
+#pragma once
+
+#include <boost/json/value.hpp>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "base/world.h"
+#include "control/jobs/data_plane.h"
+#include "control/model/job.h"
+#include "control/store/records.h"
+#include "control/drivers/vm_driver.h"
+
+namespace backhaul {
+
+// Runs an operator's command for a plan's action: JSON on stdin, success by exit status.
+using ActionCommand = std::function<Result<void>(const PlanAction& action, const boost::json::object& about)>;
+
+struct World {
+  Records& records;
+  DataPlane& data_plane;
+  VmDriverSource& drivers;
+  Clock& clock;
+  Random& random;
+  ActionCommand run_action;
+  std::string owner;
+  std::function<void(const Job&)> progressed;  // a running transfer has new numbers; may be empty
+};
+
+// The pace of jobs; all in one place (docs/phases.md, section 3).
+struct Pace {
+  std::chrono::milliseconds poll{200};   // of running transfers
+  std::chrono::milliseconds look{5000};  // while a job waits: next delta's size, projected downtime
+  std::chrono::milliseconds delta_interval{60'000}, delta_least{5000};
+  std::uint64_t delta_bytes = kGiB;  // a next delta above this starts at once
+  std::chrono::milliseconds retry_first{10'000}, retry_last{600'000};
+  std::uint32_t attempts = 5;                     // of a task, when its error can pass
+  std::chrono::milliseconds tell_progress{1000};  // to subscribers
+  std::chrono::seconds minute{60};                // of items' settings in minutes; less only in rehearsals
+};
+
+// What only this process knows of a job: transfers under way. Lost by a crash, and then made anew.
+struct LiveTransfer {
+  RoundHandle handle = 0;
+  RoundProgress progress;
+};
+struct LiveJob {
+  std::mutex mutex;  // of `progress`, which the API reads
+  Progress progress;
+  std::map<std::string, LiveTransfer> transfers;  // by disk
+  std::uint32_t attempts = 0;
+  std::uint32_t task = 0;  // of `attempts` and `task_started`
+  Clock::Duration task_started{0}, last_told{0}, last_look{0}, retry_round_at{0};
+  std::int64_t lease_until_unix_s = 0;
+};
+
+struct Step {
+  enum Kind { done, again, wait } kind = done;
+  Clock::Duration pause{0};
+  static Step finished() { return {done, {}}; }
+  static Step repeat() { return {again, {}}; }
+  static Step after(Clock::Duration pause) { return {wait, pause}; }
+};
+
+class JobContext {
+ public:
+  JobContext(World& in_world, const Pace& in_pace, LiveJob& in_live, std::string id)
+      : world(in_world), pace(in_pace), live(in_live), id_(std::move(id)) {}
+
+  World& world;
+  const Pace& pace;
+  LiveJob& live;
+  Job job;
+  Item item;  // empty for plan jobs
+
+  Result<void> refresh();
+  using Change = std::function<void(Job&, Item&)>;
+  Result<void> update(const Change& change, Durability durability = Durability::durable);
+  Result<void> update_with(const std::function<Result<void>(Transaction&, Job&, Item*)>& change);
+
+  // An outside action with its two records. The intent (with `intend`) is durable before `action` runs, the outcome
+  // (with `settle`) before once() returns. Done already: the recorded outcome, nothing runs. A cancel that is due comes
+  // first: BaseErrc::cancelled.
+  using Action = std::function<Result<boost::json::value>()>;
+  Result<boost::json::value> once(const std::string& key, const Action& action, const Change& intend = {},
+                                  const std::function<void(Job&, Item&, const boost::json::value&)>& settle = {});
+  const ActionRecord* find_action(std::string_view key) const;
+
+  Result<VmDriver*> driver(const Location& location) { return world.drivers.driver_for(location); }
+  VmRef source_vm() const { return vm_ref(item, job.source); }
+  VmRef target_vm() const { return vm_ref(item, job.target); }
+  DiskRef target_disk(const std::string& name) const;
+  std::int64_t now_unix_s() const { return world.clock.unix_time_s(); }
+  std::int64_t now_unix_ms() const { return world.clock.unix_time_ms(); }
+  Result<std::string> new_job_id();
+
+ private:
+  std::string id_;
+};
+
+// Stops what this process has under way for the job; returns when both ends confirmed.
+Result<void> stop_transfers(JobContext& context);
+
+}  // namespace backhaul

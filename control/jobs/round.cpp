@@ -1,0 +1,288 @@
+#include "control/jobs/round.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <boost/json.hpp>
+
+#include "control/jobs/estimate.h"
+#include "control/jobs/job_flow.h"
+#include "dataplane/protocol/engine_error.h"
+
+namespace backhaul {
+namespace {
+
+constexpr double kMinPayloadForRate = 1 << 20;  // less says nothing about the link
+
+std::string round_key(const char* what, const Job& job) { return fmt::format("{}/{}", what, job.round.number); }
+
+Result<void> open_round(JobContext& c, const RoundOptions& options) {
+  return c.update([&](Job& job, Item&) {
+    RoundState& round = job.round;
+    ++round.number;
+    round.open = true;
+    round.final = options.final;
+    round.snapshot = fmt::format("bh-{}-{}", job.id, round.number);
+    round.token.clear();
+    round.disks.clear();
+    for (const auto& disk : job.source.disks) {
+      round.disks.emplace_back();
+      round.disks.back().disk = disk.name;
+    }
+  });
+}
+
+Result<boost::json::value> take_snapshot(JobContext& c) {
+  BH_TRY(VmDriver * driver, c.driver(c.job.source));
+  if (c.job.round.final) {
+    BH_TRY(VmFacts facts, driver->describe(c.source_vm()));
+    if (facts.power != PowerState::off)
+      return make_error(
+          ControlErrc::driver_failed,
+          fmt::format("the source VM must be off before its last changes are read, but is {}", to_string(facts.power)));
+  }
+  BH_TRY(Snapshot snapshot, driver->snapshot(c.source_vm(), c.job.round.snapshot));
+  boost::json::array disks;
+  for (const auto& wanted : c.job.round.disks) {
+    auto found = std::find_if(snapshot.disks.begin(), snapshot.disks.end(),
+                              [&](const auto& disk) { return disk.name == wanted.disk; });
+    if (found == snapshot.disks.end())
+      return make_error(ControlErrc::driver_protocol, "the snapshot lacks disk " + wanted.disk);
+    disks.push_back({{"path", found->path}, {"size_bytes", found->size_bytes}});
+  }
+  return boost::json::value{{"token", snapshot.token}, {"disks", std::move(disks)}};
+}
+
+void settle_snapshot(Job& job, const boost::json::value& outcome, std::int64_t now_unix_s) {
+  const auto& object = outcome.as_object();
+  job.round.token = std::string(object.at("token").as_string());
+  job.round.point_unix_s = now_unix_s;
+  const auto& disks = object.at("disks").as_array();
+  for (std::size_t i = 0; i < job.round.disks.size(); ++i) {
+    job.round.disks[i].source_path = std::string(disks[i].as_object().at("path").as_string());
+    job.round.disks[i].disk_bytes = disks[i].as_object().at("size_bytes").to_number<std::uint64_t>();
+  }
+}
+
+Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::size_t index) {
+  const std::string name = c.job.round.disks[index].disk;
+  if (c.job.round.failures > 0) BH_CHECK(meet_epochs(c));
+  bool cancelled = false;
+  BH_CHECK(c.update([&](Job& job, Item& item) {
+    cancelled = cancel_is_due(job);
+    if (cancelled) return;
+    job.round.disks[index].epoch = ++item.epoch;
+    job.target_touched = true;
+  }));
+  if (cancelled) return make_error(BaseErrc::cancelled, "transfer of " + name);
+
+  const DiskRound& disk = c.job.round.disks[index];
+  RoundRequest request;
+  request.run = fmt::format("job/{}/round/{}/{}", c.job.id, c.job.round.number, name);
+  request.source = {c.job.source.host, disk.source_path};
+  request.target = c.target_disk(name);
+  for (const auto& place : c.job.target.disks)
+    if (place.name == name) request.target_format = place.format;
+  request.size_bytes = disk.disk_bytes;
+  request.sync = options.sync;
+  request.lanes = c.item.transfer.lanes;
+  request.verify = options.sync == DataSync::for_synchronization && c.item.transfer.verify != "full"
+                       ? "none"
+                       : c.item.transfer.verify;
+  request.compress = c.item.transfer.compress;
+  request.limit_bytes_per_s = c.item.transfer.limit_bytes_per_s;
+  request.epoch = disk.epoch;
+  if (options.sync == DataSync::for_down_time && !c.job.round.base_token.empty()) {
+    BH_TRY(VmDriver * driver, c.driver(c.job.source));
+    BH_TRY(auto changed, driver->changed_extents(c.source_vm(), name, c.job.round.base_token, c.job.round.snapshot));
+    if (!changed.ranges)
+      spdlog::warn("{}: the tracker cannot say what changed ({}); digests find it", request.run, changed.why_unknown);
+    request.changed = std::move(changed.ranges);
+    if (const auto* root = c.job.round.base_roots.if_contains(name); root != nullptr && root->is_string()) {
+      // The target was kept and its digests were not: it reads itself once, which proves that it is the base.
+      request.base_root = std::string(root->get_string());
+      request.verify = "full";
+    }
+  }
+  BH_TRY(auto handle, c.world.data_plane.start_round(request));
+  c.live.transfers[name] = {handle, {}};
+  return {};
+}
+
+Result<void> settle_transfer(JobContext& c, std::size_t index, const RoundResult& result) {
+  const bool hinted = !c.job.round.base_token.empty();
+  return c.update([&](Job& job, Item& item) {
+    DiskRound& disk = job.round.disks[index];
+    disk.done = true;
+    disk.disk_bytes = result.disk_bytes;
+    disk.bytes_read = result.bytes_read;
+    disk.blocks_compared = result.blocks_compared;
+    disk.blocks_changed = result.blocks_changed;
+    disk.payload_bytes = result.payload_bytes;
+    disk.wire_bytes = result.wire_bytes;
+    disk.resumed_bytes = result.resumed_bytes;
+    disk.seconds = result.seconds;
+    disk.verify_seconds = result.verify_seconds;
+    disk.root_digest_source = result.root_digest_source;
+    disk.root_digest_target = result.root_digest_target;
+    if (result.seconds > 0 && static_cast<double>(result.payload_bytes) >= kMinPayloadForRate)
+      item.bytes_per_s = static_cast<double>(result.payload_bytes) / result.seconds;
+    if (result.seconds > 0 && !hinted && static_cast<double>(result.bytes_read) >= kMinPayloadForRate)
+      item.digest_bytes_per_s = static_cast<double>(result.bytes_read) / result.seconds;
+  });
+}
+
+// Looks at every transfer; gives whether one is still running. The first failure is returned after all were looked at.
+Result<bool> poll_transfers(JobContext& c) {
+  bool running = false;
+  std::optional<Error> failed;
+  Progress sum;
+  for (std::size_t i = 0; i < c.job.round.disks.size(); ++i) {
+    auto found = c.live.transfers.find(c.job.round.disks[i].disk);
+    if (found == c.live.transfers.end()) continue;
+    auto progress = c.world.data_plane.poll_round(found->second.handle);
+    if (progress && progress->phase == RoundPhase::running) {
+      running = true;
+      sum.bytes_total += progress->bytes_total;
+      sum.bytes_done += progress->bytes_done;
+      sum.bytes_per_s += progress->bytes_per_s;
+      continue;
+    }
+    c.world.data_plane.forget_round(found->second.handle);
+    c.live.transfers.erase(found);
+    if (progress && progress->phase == RoundPhase::succeeded) {
+      BH_CHECK(settle_transfer(c, i, progress->result));
+    } else if (!failed) {
+      failed =
+          !progress
+              ? progress.error()
+              : progress->error.value_or(make_error(BaseErrc::cancelled, "transfer of " + c.job.round.disks[i].disk));
+    }
+  }
+  if (sum.bytes_per_s > 0)
+    sum.seconds_left =
+        static_cast<double>(sum.bytes_total - std::min(sum.bytes_total, sum.bytes_done)) / sum.bytes_per_s;
+  std::lock_guard lock(c.live.mutex);
+  c.live.progress = sum;
+  if (failed) {
+    // Ours to say "cancelled": a transfer that was stopped from elsewhere is a failure that passes.
+    if (*failed == make_error_code(BaseErrc::cancelled))
+      return make_error(BaseErrc::timed_out, "the transfer was stopped");
+    if (failed->symbol() == make_error(EngineErrc::root_mismatch).symbol())
+      return make_error(ControlErrc::not_verified, failed->cause());
+    return *failed;
+  }
+  return running;
+}
+
+Result<void> require_verified(const JobContext& c, const RoundOptions& options) {
+  if (c.item.transfer.verify == "none" || options.sync == DataSync::for_synchronization) return {};
+  for (const auto& disk : c.job.round.disks) {
+    if (disk.root_digest_source.empty() || disk.root_digest_source != disk.root_digest_target)
+      return make_error(ControlErrc::not_verified, fmt::format("disk {}: source {}, target {}", disk.disk,
+                                                               disk.root_digest_source, disk.root_digest_target));
+  }
+  return {};
+}
+
+Result<void> close_round(JobContext& c) {
+  const auto release = [&]() -> Result<boost::json::value> {
+    BH_TRY(VmDriver * driver, c.driver(c.job.source));
+    BH_CHECK(driver->release_snapshot(c.source_vm(), c.job.round.snapshot, true));
+    return boost::json::value(nullptr);
+  };
+  BH_CHECK(c.once(round_key("release", c.job), release, {}, [](Job& job, Item&, const boost::json::value&) {
+    job.round.open = false;
+    job.round.base_token = job.round.token;
+    job.round.base_roots.clear();
+    job.round.failures = 0;
+    job.actions.clear();  // all of this round; the next one has a new number
+  }));
+  return {};
+}
+
+}  // namespace
+
+Result<void> meet_epochs(JobContext& c) {
+  std::uint64_t highest = 0;
+  for (const auto& disk : c.job.target.disks) {
+    BH_TRY(const auto found, c.world.data_plane.query_disk(c.target_disk(disk.name)));
+    highest = std::max(highest, found.epoch);
+  }
+  if (highest <= c.item.epoch) return {};
+  return c.update([&](Job&, Item& item) { item.epoch = std::max(item.epoch, highest); });
+}
+
+Result<void> swap_disks(JobContext& c) {
+  const auto disks = c.job.source.disks;  // a copy: once() reads the job anew
+  for (const auto& disk : disks) {
+    const auto swap = [&]() -> Result<boost::json::value> {
+      BH_CHECK(c.world.data_plane.swap_disk(c.target_disk(disk.name), c.item.epoch));
+      return boost::json::value(nullptr);
+    };
+    BH_CHECK(c.once("swap/" + disk.name, swap, [](Job&, Item& item) { ++item.epoch; }));
+  }
+  return {};
+}
+
+Result<void> release_old_disks(JobContext& c) {
+  const auto disks = c.job.source.disks;  // a copy: once() reads the job anew
+  for (const auto& disk : disks) {
+    const auto release = [&]() -> Result<boost::json::value> {
+      BH_CHECK(c.world.data_plane.release_old(c.target_disk(disk.name), c.item.epoch));
+      return boost::json::value(nullptr);
+    };
+    BH_CHECK(c.once("release-old/" + disk.name, release, [](Job&, Item& item) { ++item.epoch; }));
+  }
+  return {};
+}
+
+Result<bool> run_round(JobContext& c, const RoundOptions& options) {
+  if (!c.job.round.open) BH_CHECK(open_round(c, options));
+  BH_CHECK(c.once(
+      round_key("snapshot", c.job), [&] { return take_snapshot(c); }, {},
+      [&](Job& job, Item&, const boost::json::value& outcome) { settle_snapshot(job, outcome, c.now_unix_s()); }));
+  for (std::size_t i = 0; i < c.job.round.disks.size(); ++i)
+    if (!c.job.round.disks[i].done && !c.live.transfers.contains(c.job.round.disks[i].disk))
+      BH_CHECK(start_transfer(c, options, i));
+  BH_TRY(bool running, poll_transfers(c));
+  if (running) return false;
+  BH_CHECK(require_verified(c, options));
+  if (options.swap) {
+    BH_CHECK(swap_disks(c));
+    BH_CHECK(release_old_disks(c));
+  }
+  BH_CHECK(close_round(c));
+  return true;
+}
+
+Result<void> abandon_round(JobContext& c) {
+  if (!c.job.round.open) return {};
+  const auto release = [&]() -> Result<boost::json::value> {
+    BH_TRY(VmDriver * driver, c.driver(c.job.source));
+    BH_CHECK(driver->release_snapshot(c.source_vm(), c.job.round.snapshot, false));
+    return boost::json::value(nullptr);
+  };
+  // Also from the rollback, where a cancel is not due any more.
+  BH_CHECK(c.once(round_key("abandon", c.job), release, {},
+                  [](Job& job, Item&, const boost::json::value&) { job.round.open = false; }));
+  return {};
+}
+
+Result<void> note_round_failure(JobContext& c, const Error& error) {
+  BH_CHECK(stop_transfers(c));
+  const bool no_base = error.symbol() == make_error(EngineErrc::no_base).symbol();
+  const bool base_holds = error != make_error_code(ControlErrc::not_verified) && !no_base;
+  BH_CHECK(c.update([&](Job& job, Item&) {
+    ++job.round.failures;
+    if (base_holds) return;
+    // What the target holds is not what its digests say, or there is nothing: compare everything again.
+    job.round.base_token.clear();
+    job.round.base_roots.clear();
+    for (auto& disk : job.round.disks) disk.done = false;
+  }));
+  // Once swaps have begun the snapshot's content is all there: only forward.
+  if (c.job.round.open && c.job.round.failures % 2 == 0 && !must_go_forward(c.job)) return abandon_round(c);
+  return {};
+}
+
+}  // namespace backhaul

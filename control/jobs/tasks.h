@@ -1,0 +1,38 @@
+// One function a task: does what can be done now, one step; called again until it says done. Errors that can pass are
+// tried again by the runner, others fail the job. Every function can be entered anew after a crash, with nothing but
+// what the job holds.
+#pragma once
+
+#include "control/jobs/job_context.h"
+
+namespace backhaul {
+
+Result<Step> prepare_failover(JobContext& context);
+Result<Step> replicate(JobContext& context);
+Result<Step> wait_for_complete(JobContext& context);
+Result<Step> shutdown_source(JobContext& context);
+Result<Step> final_delta(JobContext& context);
+Result<Step> full_download(JobContext& context);
+Result<Step> swap_in(JobContext& context);
+Result<Step> start_target(JobContext& context);
+
+Result<Step> delete_source_vm(JobContext& context);
+Result<Step> settle_commit(JobContext& context);
+Result<Step> stop_target(JobContext& context);
+Result<Step> give_back_disks(JobContext& context);
+Result<Step> start_source(JobContext& context);
+Result<Step> prepare_reprotect(JobContext& context);
+Result<Step> initial_replication(JobContext& context);
+Result<Step> replication_cycle(JobContext& context);
+
+Result<Step> plan_replicate(JobContext& context);
+Result<Step> plan_wait(JobContext& context);
+Result<Step> plan_shutdown(JobContext& context);
+Result<Step> plan_boot(JobContext& context);
+Result<Step> plan_items(JobContext& context);
+// A plan's cancel reaches its items; true when all of them have come to rest.
+Result<bool> cancel_plan_items(JobContext& context);
+
+Result<Step> run_task(JobContext& context);  // the current task's function
+
+}  // namespace backhaul

@@ -1,0 +1,318 @@
+// How a transfer ends: swapped in, swapped in with the old disk kept, released, cancelled; and what a crash left of
+// any of these steps is completed here. Each step is recorded in the session's journal before it is taken.
+#include <utility>
+
+#include "dataplane/protocol/engine_error.h"
+#include "dataplane/store/staging.h"
+#include "dataplane/disk/whole_file.h"
+
+namespace backhaul {
+namespace {
+
+constexpr std::string_view kGaveBack = "gave back the old disk";
+
+Result<void> append(SessionJournal& journal, SessionState state) {
+  auto record = journal.last();
+  record.state = state;
+  return journal.append(record);
+}
+
+// The last record stays beside the disk as `.NAME.last`, then the session goes. REQUIRES: no undo log, staged or kept
+// disk is left. After a crash in between, what is in the directory is of no use to anybody.
+Result<void> end_session(Storage& storage, const DiskPaths& paths, std::unique_ptr<SessionJournal> journal,
+                         SessionState how) {
+  if (journal->last().state != how) BH_CHECK(append(*journal, how));
+  journal.reset();
+  BH_CHECK(storage.rename(paths.journal, paths.last, true));
+  return storage.remove_directory(paths.directory);
+}
+
+Result<FileIdentity> identity_of(Storage& storage, const std::string& path) {
+  BH_TRY(auto file, storage.open(path, OpenMode::read));
+  return file->identity();
+}
+
+// The digests of what was delivered are kept, with the disk's identity at its swap: they are believed of the disk only
+// when nobody has written to it since, and else say what it was (TargetStore::delivered_digests).
+Result<void> keep_index(Storage& storage, const DiskPaths& paths, const SessionRecord& record) {
+  BH_TRY(const auto kind, storage.kind(paths.index));
+  if (!record.root || kind != Storage::Kind::file) return {};
+  {
+    auto index = open_digest_index(storage, paths.index, record.disk_size);
+    if (!index) return {};
+    BH_CHECK((*index)->set_identity(record.kept_identity));
+  }
+  return storage.rename(paths.index, paths.digests, true);
+}
+
+Result<void> complete_keep(Storage& storage, const DiskPaths& paths, SessionJournal& journal) {
+  auto record = journal.last();
+  BH_CHECK(make_staging(record.staging, storage, paths)->keep());
+  BH_TRY(record.kept_identity, identity_of(storage, paths.disk));
+  record.state = SessionState::kept;
+  return journal.append(record);
+}
+
+// Completes what was recorded. The journal stays when a transfer remains, unfinished or kept.
+Result<void> settle(Storage& storage, const DiskPaths& paths, std::unique_ptr<SessionJournal>& journal,
+                    std::string& action) {
+  auto staging = make_staging(journal->last().staging, storage, paths);
+  switch (journal->last().state) {
+    case SessionState::transferring: action = "resumable"; return {};
+    case SessionState::keeping: BH_CHECK(complete_keep(storage, paths, *journal)); [[fallthrough]];
+    case SessionState::kept: action = "kept"; return {};
+    case SessionState::preparing:
+      // Nobody was told of this transfer; what is remembered of the one before stays. The journal goes last: without
+      // it, whoever finds an undo log cannot know that it is done with.
+      BH_CHECK(staging->give_back());
+      BH_CHECK(storage.remove(paths.undo));
+      journal.reset();
+      action = kGaveBack;
+      return storage.remove_directory(paths.directory);
+    case SessionState::finishing:
+      BH_CHECK(staging->swap());
+      action = "finished";
+      return end_session(storage, paths, std::move(journal), SessionState::finished);
+    case SessionState::releasing:
+      BH_CHECK(staging->drop_old());
+      BH_CHECK(keep_index(storage, paths, journal->last()));
+      [[fallthrough]];
+    case SessionState::finished:
+      action = "finished";
+      return end_session(storage, paths, std::move(journal), SessionState::finished);
+    case SessionState::withdrawing:
+      BH_CHECK(staging->withdraw());
+      BH_CHECK(append(*journal, SessionState::cancelling));
+      [[fallthrough]];
+    case SessionState::cancelling:
+      BH_CHECK(staging->give_back());
+      BH_CHECK(storage.remove(paths.undo));
+      [[fallthrough]];
+    case SessionState::cancelled:
+      action = kGaveBack;
+      return end_session(storage, paths, std::move(journal), SessionState::cancelled);
+  }
+  return {};
+}
+
+// The journal of the session, settled; nothing when there is none left.
+Result<std::unique_ptr<SessionJournal>> open_leftover(Storage& storage, const DiskPaths& paths, std::string& action) {
+  std::unique_ptr<SessionJournal> none;
+  BH_TRY(const auto directory, storage.kind(paths.directory));
+  if (directory == Storage::Kind::none) return none;
+  BH_TRY(const auto journal_kind, storage.kind(paths.journal));
+  auto journal = journal_kind == Storage::Kind::none
+                     ? Result<std::unique_ptr<SessionJournal>>(make_error(JournalErrc::damaged, "missing"))
+                     : open_session_journal(storage, paths.journal);
+  if (!journal) {
+    if (journal_kind != Storage::Kind::none && journal.error() != make_error_code(JournalErrc::damaged))
+      return std::move(journal).error();
+    // A kill before the first record was durable, or when the session had ended: nothing that matters can be there.
+    for (const auto& path : {paths.staged, paths.undo, paths.old}) {
+      BH_TRY(const auto kind, storage.kind(path));
+      if (kind != Storage::Kind::none)
+        return make_error(EngineErrc::session_damaged, paths.journal + ": " + journal.error().cause());
+    }
+    BH_CHECK(storage.remove_directory(paths.directory));
+    return none;
+  }
+  BH_CHECK(settle(storage, paths, *journal, action));
+  return std::move(*journal);
+}
+
+// What the transfer before left; nothing when that is not known (any more).
+Result<std::optional<SessionRecord>> read_last(Storage& storage, const DiskPaths& paths) {
+  std::optional<SessionRecord> none;
+  BH_TRY(const auto kind, storage.kind(paths.last));
+  if (kind != Storage::Kind::file) return none;
+  auto journal = open_session_journal(storage, paths.last);
+  if (!journal && journal.error() == make_error_code(JournalErrc::damaged)) return none;
+  if (!journal) return std::move(journal).error();
+  const auto& record = (*journal)->last();
+  if (record.state != SessionState::finished && record.state != SessionState::cancelled) return none;
+  return std::optional(record);
+}
+
+Error fenced(const DiskPaths& paths, std::uint64_t epoch, std::uint64_t recorded) {
+  return make_error(EngineErrc::session_fenced, "disk " + paths.disk + ": epoch " + std::to_string(epoch) +
+                                                    " is not above " + std::to_string(recorded));
+}
+
+// The epoch of a verb that changes something.
+Result<std::uint64_t> claim_epoch(const DiskPaths& paths, const Standing& standing, std::uint64_t epoch) {
+  const auto recorded = standing.epoch();
+  if (epoch == 0) return recorded + 1;
+  if (epoch <= recorded) return fenced(paths, epoch, recorded);
+  return epoch;
+}
+
+// A verb that finds nothing to do; its epoch fences older runs all the same.
+Result<void> record_epoch(Storage& storage, const DiskPaths& paths, Standing& standing, std::uint64_t epoch) {
+  const auto recorded = standing.epoch();
+  if (epoch == 0 || epoch == recorded) return {};
+  if (epoch < recorded) return fenced(paths, epoch, recorded);
+  if (standing.journal) {
+    auto record = standing.journal->last();
+    record.epoch = epoch;
+    return standing.journal->append(record);
+  }
+  SessionRecord record = standing.ended.value_or(SessionRecord{});
+  if (!standing.ended) record.state = SessionState::cancelled;
+  record.epoch = epoch;
+  if (const auto slash = paths.disk.rfind('/'); slash != std::string::npos)
+    BH_CHECK(storage.make_directory(paths.disk.substr(0, slash)));
+  return replace_session_journal(storage, paths.last, record);
+}
+
+// An undo log gives the old disk back only when nobody else has written to the disk.
+Result<void> check_untouched(Storage& storage, const DiskPaths& paths, const SessionRecord& record) {
+  if (record.staging != StagingKind::undo) return {};
+  BH_TRY(const auto kind, storage.kind(paths.disk));
+  if (kind == Storage::Kind::none)
+    return make_error(EngineErrc::session_damaged, paths.disk + " is gone, and only its undo log is left");
+  BH_TRY(const auto now, identity_of(storage, paths.disk));
+  const auto& then = record.kept_identity;
+  if (now.inode != then.inode || now.size != then.size || now.modified_ns != then.modified_ns)
+    return make_error(EngineErrc::session_kept_changed, "disk " + paths.disk);
+  return {};
+}
+
+}  // namespace
+
+std::uint64_t Standing::epoch() const noexcept {
+  const auto open = journal ? journal->last().epoch : 0;
+  return std::max(open, ended ? ended->epoch : 0);
+}
+
+Result<Standing> settle_disk(Storage& storage, const DiskPaths& paths) {
+  BH_CHECK(check_disk_parents(storage, paths));
+  Standing standing;
+  BH_TRY(standing.journal, open_leftover(storage, paths, standing.action));
+  BH_TRY(standing.ended, read_last(storage, paths));
+  return standing;
+}
+
+Result<std::optional<SessionRecord>> recorded_session(Storage& storage, const DiskPaths& paths) {
+  std::optional<SessionRecord> none;
+  BH_TRY(const auto kind, storage.kind(paths.journal));
+  if (kind == Storage::Kind::none) return none;
+  auto journal = open_session_journal(storage, paths.journal);
+  if (!journal) return none;
+  return std::optional((*journal)->last());
+}
+
+Result<void> finish_staged_disk(Storage& storage, const DiskPaths& paths, StagedDisk staged, bool keep_digests,
+                                const std::optional<Sha256>& root) {
+  BH_CHECK(staged.disk->close());
+  staged.disk.reset();
+  auto record = staged.journal->last();
+  record.state = SessionState::finishing;
+  record.root = root;
+  BH_CHECK(staged.journal->append(record));
+  BH_CHECK(make_staging(record.staging, storage, paths)->swap());
+  if (keep_digests) {
+    BH_TRY(const auto identity, identity_of(storage, paths.disk));
+    BH_CHECK(staged.index->set_identity(identity));
+    BH_CHECK(staged.index->sync());
+    staged.index.reset();
+    BH_CHECK(storage.rename(paths.index, paths.digests, true));
+  }
+  return end_session(storage, paths, std::move(staged.journal), SessionState::finished);
+}
+
+Result<void> swap_staged_disk(Storage& storage, Random& random, const DiskPaths& paths, std::uint64_t epoch) {
+  BH_TRY(auto standing, settle_disk(storage, paths));
+  if (standing.journal && standing.journal->last().state == SessionState::kept)
+    return record_epoch(storage, paths, standing, epoch);
+  BH_TRY(epoch, claim_epoch(paths, standing, epoch));
+  if (!standing.journal) return make_error(EngineErrc::session_not_staged, "disk " + paths.disk);
+  auto record = standing.journal->last();
+  if (!record.round_ended)
+    return make_error(EngineErrc::session_incomplete, "disk " + paths.disk + ": its last round has not ended");
+  {
+    BH_TRY(auto file, make_staging(record.staging, storage, paths)->reopen());
+    BH_CHECK(settle_file(*file));
+    BH_TRY(auto disk, open_disk(std::move(file), OpenMode::write, random));
+    if (disk->size() != record.disk_size)
+      return make_error(EngineErrc::session_damaged, "the staged disk has " + std::to_string(disk->size()) +
+                                                         " bytes, not " + std::to_string(record.disk_size));
+    BH_CHECK(disk->close());
+  }
+  record.state = SessionState::keeping;
+  record.epoch = epoch;
+  BH_CHECK(standing.journal->append(record));
+  return complete_keep(storage, paths, *standing.journal);
+}
+
+Result<void> release_old_disk(Storage& storage, const DiskPaths& paths, std::uint64_t epoch) {
+  BH_TRY(auto standing, settle_disk(storage, paths));
+  if (!standing.journal) return record_epoch(storage, paths, standing, epoch);
+  BH_TRY(epoch, claim_epoch(paths, standing, epoch));
+  auto record = standing.journal->last();
+  if (record.state != SessionState::kept)
+    return make_error(EngineErrc::session_incomplete, "disk " + paths.disk + " is staged and not swapped in");
+  record.state = SessionState::releasing;
+  record.epoch = epoch;
+  BH_CHECK(standing.journal->append(record));
+  return settle(storage, paths, standing.journal, standing.action);
+}
+
+Result<bool> give_back_old_disk(Storage& storage, const DiskPaths& paths, std::uint64_t epoch) {
+  BH_TRY(auto standing, settle_disk(storage, paths));
+  if (!standing.journal) {
+    BH_CHECK(record_epoch(storage, paths, standing, epoch));
+    return standing.action == kGaveBack;
+  }
+  BH_TRY(epoch, claim_epoch(paths, standing, epoch));
+  auto record = standing.journal->last();
+  const bool kept = record.state == SessionState::kept;
+  if (kept) BH_CHECK(check_untouched(storage, paths, record));
+  record.state = kept ? SessionState::withdrawing : SessionState::cancelling;
+  record.epoch = epoch;
+  record.root.reset();
+  BH_CHECK(standing.journal->append(record));
+  BH_CHECK(settle(storage, paths, standing.journal, standing.action));
+  return true;
+}
+
+namespace {
+
+Result<void> recover_directory(Storage& storage, const std::string& directory, int depth,
+                               std::vector<Leftover>& found) {
+  if (depth > 16) return {};
+  BH_TRY(const auto names, storage.list(directory));
+  const auto prefix = directory.empty() ? std::string() : directory + "/";
+  for (const auto& name : names) {
+    const auto path = prefix + name;
+    // What an operator put there and we cannot look at (a link that leads out, lost+found) is none of our sessions.
+    const auto kind = storage.kind(path);
+    if (!kind || *kind != Storage::Kind::directory) continue;
+    if (name.front() != '.') {
+      (void)recover_directory(storage, path, depth + 1, found);
+      continue;
+    }
+    if (name.size() <= kSessionSuffix.size() + 1 || !name.ends_with(kSessionSuffix)) continue;
+    Leftover leftover;
+    leftover.disk = prefix + name.substr(1, name.size() - 1 - kSessionSuffix.size());
+    auto paths = DiskPaths::of(leftover.disk);
+    if (!paths) continue;
+    auto journal = open_leftover(storage, *paths, leftover.action);
+    if (!journal)
+      leftover.action = journal.error().to_string();
+    else if (*journal)
+      leftover.record = (*journal)->last();
+    if (leftover.action.empty()) leftover.action = "removed an empty session";
+    found.push_back(std::move(leftover));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<Leftover>> recover_store(Storage& storage) {
+  std::vector<Leftover> found;
+  BH_CHECK(recover_directory(storage, "", 0, found));
+  return found;
+}
+
+}  // namespace backhaul

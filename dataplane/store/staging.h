@@ -1,0 +1,111 @@
+// Staging: how a target disk is changed so that a cancel gives the old disk back byte for byte. Three ways behind one
+// interface; which one is in the session journal's first record. Paths of one disk `dir/name`:
+//   dir/.name.backhaul/            the session; exists only while a transfer is unfinished or its old disk is kept
+//     journal index undo           its state, digests, undo log
+//     staged old                   the disk being written, the old disk that is kept (no names a hypervisor would take)
+//   dir/.name.digests              the digest index of a finished disk
+//   dir/.name.last                 the journal of the last transfer that ended
+// Called by one thread at a time for one disk (dataplane/target/target_session.h holds the lock).
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "dataplane/store/digest_index.h"
+#include "dataplane/disk/disk.h"
+#include "dataplane/store/session_journal.h"
+#include "dataplane/protocol/transfer.h"
+
+namespace backhaul {
+
+struct DiskPaths {
+  std::string disk, directory, journal, index, undo, staged, old, digests, last;
+  // Error: EngineErrc::bad_disk_name (empty, absolute, "..", a part that starts with a dot, a trailing slash).
+  static Result<DiskPaths> of(std::string_view disk);
+};
+
+inline constexpr std::string_view kSessionSuffix = ".backhaul";
+
+// One disk has one name: two names that lead through links to one disk would be two sessions that know nothing of each
+// other. Error: IoErrc::not_a_disk.
+Result<void> check_disk_parents(Storage& storage, const DiskPaths& paths);
+
+class Staging {
+ public:
+  virtual ~Staging() = default;
+  // Makes the staged file; the journal already says `preparing`. May be interrupted anywhere; give_back() then cleans
+  // up.
+  virtual Result<std::unique_ptr<File>> stage() = 0;
+  // Opens the staged file of an unfinished transfer.
+  virtual Result<std::unique_ptr<File>> reopen() = 0;
+  // The staged file, closed, becomes the disk. Repeatable after a crash.
+  virtual Result<void> swap() = 0;
+  // The same, but the old disk is kept: moved aside, or in the undo log. Repeatable after a crash.
+  virtual Result<void> keep() = 0;
+  // Undoes keep(): the new disk is the staged file again. Repeatable after a crash.
+  virtual Result<void> withdraw() = 0;
+  // What keep() kept is removed. Repeatable after a crash.
+  virtual Result<void> drop_old() = 0;
+  // The old disk is at its name again, byte for byte. Repeatable after a crash.
+  virtual Result<void> give_back() = 0;
+};
+
+std::unique_ptr<Staging> make_staging(StagingKind kind, Storage& storage, const DiskPaths& paths);
+
+struct StagedDisk {
+  std::unique_ptr<SessionJournal> journal;
+  std::unique_ptr<DigestIndex> index;
+  std::unique_ptr<Disk> disk;
+  bool resumed = false;
+  bool fresh_content = false;  // every extent the index does not know is a hole: nothing was there before this run
+};
+
+// Where a disk stands, after what a crash left half done was completed.
+struct Standing {
+  std::unique_ptr<SessionJournal> journal;  // of a transfer that is `transferring` or `kept`; null: there is none
+  std::optional<SessionRecord> ended;       // what is known of the last transfer that ended
+  std::string action;                       // as in Leftover
+  std::uint64_t epoch() const noexcept;     // the highest on record; 0: none
+};
+// Errors: EngineErrc::session_damaged; those of files.
+Result<Standing> settle_disk(Storage& storage, const DiskPaths& paths);
+
+// Opens what an unfinished transfer left, or starts a new one, under a new epoch. Errors: EngineErrc::session_mismatch,
+// session_kept, target_*, no_base, format_mismatch, bad_disk_name; IoErrc::clone_unsupported when clone was asked for;
+// those of files and formats.
+Result<StagedDisk> open_staged_disk(Storage& storage, Random& random, const DiskPaths& paths,
+                                    const OpenRequest& request, std::uint64_t epoch);
+
+// What is on record of the disk's unfinished transfer; nothing when there is none, or when a crash left only files to
+// clear up. Its epoch is the highest that any run of it had.
+Result<std::optional<SessionRecord>> recorded_session(Storage& storage, const DiskPaths& paths);
+
+// Verified: the staged disk takes the disk's name, its digest index is kept. Only forward from here.
+Result<void> finish_staged_disk(Storage& storage, const DiskPaths& paths, StagedDisk staged, bool keep_digests,
+                                const std::optional<Sha256>& root = std::nullopt);
+
+// The verbs on a disk that no run has open. Epoch 0: as recorded + 1. Another must be higher than what is recorded, or
+// the same when the verb's effect is there already; else EngineErrc::session_fenced.
+//
+// The staged disk, whose last round ended, takes the disk's name; the old disk is kept. Nothing to do when it is kept
+// already. Errors: EngineErrc::session_not_staged, session_incomplete.
+Result<void> swap_staged_disk(Storage& storage, Random& random, const DiskPaths& paths, std::uint64_t epoch);
+// What swap_staged_disk kept is removed; the transfer has ended as finished. Nothing to do when nothing is kept. Error:
+// EngineErrc::session_incomplete when the disk is staged.
+Result<void> release_old_disk(Storage& storage, const DiskPaths& paths, std::uint64_t epoch);
+// Gives the old disk back, staged or kept. False when there was nothing to undo. Error:
+// EngineErrc::session_kept_changed.
+Result<bool> give_back_old_disk(Storage& storage, const DiskPaths& paths, std::uint64_t epoch = 0);
+
+// At the host agent's start: completes what was recorded as under way, removes what never got anywhere, and says what
+// remains to be resumed, released or cancelled.
+struct Leftover {
+  std::string disk;
+  SessionRecord record;
+  std::string
+      action;  // "resumable", "kept", "finished", "gave back the old disk", "removed an empty session", or the error
+};
+Result<std::vector<Leftover>> recover_store(Storage& storage);
+
+}  // namespace backhaul
