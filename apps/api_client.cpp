@@ -6,8 +6,8 @@
 #include <fstream>
 
 #include "apps/commands.h"
-#include "control/model/control_error.h"
 #include "control/agents/node_config.h"
+#include "control/model/control_error.h"
 #include "control/store/records.h"
 
 namespace backhaul {

@@ -8,10 +8,10 @@
 #include "apps/appliance_state.h"
 #include "apps/appliance_world.h"
 #include "apps/commands.h"
+#include "control/agents/node_config.h"
 #include "control/api/api.h"
 #include "control/drivers/child_process.h"
 #include "control/http/http.h"
-#include "control/agents/node_config.h"
 #include "control/jobs/runner.h"
 #include "transport/tls/tls_server.h"
 

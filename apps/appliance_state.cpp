@@ -9,8 +9,8 @@
 #include <fstream>
 
 #include "base/world.h"
-#include "control/store/records.h"
 #include "control/jobs/tokens.h"
+#include "control/store/records.h"
 
 namespace backhaul {
 namespace {

@@ -4,9 +4,9 @@
 
 #include <memory>
 
-#include "control/jobs/data_plane.h"
 #include "control/agents/node_config.h"
 #include "control/drivers/vm_driver.h"
+#include "control/jobs/data_plane.h"
 
 namespace backhaul {
 

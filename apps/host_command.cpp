@@ -9,8 +9,8 @@
 #include "control/agents/driver_set.h"
 #include "control/agents/host_services.h"
 #include "control/agents/node_config.h"
-#include "dataplane/target/host_protocol.h"
 #include "dataplane/linux/linux_storage.h"
+#include "dataplane/target/host_protocol.h"
 #include "transport/tls/tls_server.h"
 
 namespace backhaul {

@@ -13,10 +13,10 @@
 #include <future>
 #include <thread>
 
-#include "transport/tls/aead.h"
 #include "transport/frames/compress.h"
 #include "transport/frames/frame_io.h"
 #include "transport/pki/pki.h"
+#include "transport/tls/aead.h"
 #include "transport/tls/tls_stream.h"
 
 namespace backhaul {

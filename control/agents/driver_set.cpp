@@ -1,9 +1,9 @@
 #include "control/agents/driver_set.h"
 
-#include "control/drivers/command_driver.h"
-#include "control/model/control_error.h"
-#include "control/drivers/qemu/qemu_driver.h"
 #include "control/agents/remote_driver.h"
+#include "control/drivers/command_driver.h"
+#include "control/drivers/qemu/qemu_driver.h"
+#include "control/model/control_error.h"
 
 namespace backhaul {
 

@@ -8,11 +8,11 @@
 #include <mutex>
 #include <string>
 
-#include "control/jobs/data_plane.h"
 #include "control/agents/digest_cache.h"
 #include "control/agents/driver_set.h"
 #include "control/agents/local_node.h"
 #include "control/agents/send_task.h"
+#include "control/jobs/data_plane.h"
 
 namespace backhaul {
 

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "control/jobs/data_plane.h"
 #include "control/agents/send_task.h"
+#include "control/jobs/data_plane.h"
 #include "dataplane/scan/sample.h"
 
 namespace backhaul {

@@ -4,8 +4,8 @@
 
 #include <boost/json.hpp>
 
-#include "control/model/control_error.h"
 #include "control/drivers/json_driver.h"
+#include "control/model/control_error.h"
 #include "transport/frames/frame_io.h"
 
 namespace backhaul {

@@ -10,10 +10,10 @@
 #include <string>
 
 #include "control/agents/digest_cache.h"
-#include "control/http/http.h"
 #include "control/agents/local_node.h"
 #include "control/agents/send_task.h"
 #include "control/drivers/vm_driver.h"
+#include "control/http/http.h"
 #include "dataplane/protocol/offered_streams.h"
 
 namespace backhaul {

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "control/jobs/data_plane.h"
 #include "control/agents/host_messages.h"
 #include "control/agents/source_paths.h"
+#include "control/jobs/data_plane.h"
 #include "dataplane/source/send.h"
 
 namespace backhaul {

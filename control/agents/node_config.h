@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "control/drivers/qemu/qemu_driver.h"
 #include "control/http/http.h"
 #include "control/jobs/job_context.h"
-#include "control/drivers/qemu/qemu_driver.h"
 #include "control/jobs/service.h"
 #include "transport/tls/tls_stream.h"
 

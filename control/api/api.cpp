@@ -10,8 +10,8 @@
 #include "control/api/api_error.h"
 #include "control/api/api_json.h"
 #include "control/api/api_world.h"
-#include "control/http/http_wire.h"
 #include "control/api/openapi.h"
+#include "control/http/http_wire.h"
 
 namespace backhaul {
 namespace {

@@ -4,8 +4,8 @@
 #include <boost/json.hpp>
 
 #include "control/api/api_error.h"
-#include "control/model/declaration.h"
 #include "control/http/http_wire.h"
+#include "control/model/declaration.h"
 #include "control/model/iso_time.h"
 #include "control/model/model_json.h"
 #include "control/model/toml_reader.h"

@@ -1,4 +1,5 @@
-// The OpenAPI 3.1 document, made from the routes (control/api/api_router.h) and the schemas of control/api/openapi_schemas.cpp.
+// The OpenAPI 3.1 document, made from the routes (control/api/api_router.h) and the schemas of
+// control/api/openapi_schemas.cpp.
 #pragma once
 
 #include <boost/json/object.hpp>

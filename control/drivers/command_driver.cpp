@@ -5,8 +5,8 @@
 #include <boost/json.hpp>
 
 #include "control/drivers/child_process.h"
-#include "control/model/control_error.h"
 #include "control/drivers/json_driver.h"
+#include "control/model/control_error.h"
 
 namespace backhaul {
 namespace {

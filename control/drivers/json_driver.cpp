@@ -4,8 +4,8 @@
 
 #include <boost/json.hpp>
 
-#include "control/model/control_error.h"
 #include "control/drivers/vm_driver_json.h"
+#include "control/model/control_error.h"
 
 namespace backhaul {
 namespace {

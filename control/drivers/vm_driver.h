@@ -1,9 +1,9 @@
-// VM drivers: how virtual machines are reached, on both sides. One interface; `command` (control/drivers/command_driver.h) runs
-// the operator's executables, `qemu` speaks QMP; for a VM beside a host agent there is a stand-in that asks the agent
-// to do it. Calls block until done or timed out; they may come from several threads, but for one VM only from one at a
-// time. Every call may be repeated after a crash: done twice is done once ("stop" of a stopped VM succeeds, "snapshot"
-// under a known id gives the same snapshot). Errors: ControlErrc::driver_*, shutdown_refused, host_unreachable, or what
-// a host agent reported.
+// VM drivers: how virtual machines are reached, on both sides. One interface; `command`
+// (control/drivers/command_driver.h) runs the operator's executables, `qemu` speaks QMP; for a VM beside a host agent
+// there is a stand-in that asks the agent to do it. Calls block until done or timed out; they may come from several
+// threads, but for one VM only from one at a time. Every call may be repeated after a crash: done twice is done once
+// ("stop" of a stopped VM succeeds, "snapshot" under a known id gives the same snapshot). Errors:
+// ControlErrc::driver_*, shutdown_refused, host_unreachable, or what a host agent reported.
 #pragma once
 
 #include <boost/json/object.hpp>

@@ -7,9 +7,9 @@
 #include <algorithm>
 
 #include "base/units.h"
-#include "control/model/control_error.h"
 #include "control/http/http.h"
 #include "control/http/http_wire.h"
+#include "control/model/control_error.h"
 
 namespace backhaul {
 namespace {

@@ -9,10 +9,10 @@
 #include <string>
 
 #include "base/world.h"
+#include "control/drivers/vm_driver.h"
 #include "control/jobs/data_plane.h"
 #include "control/model/job.h"
 #include "control/store/records.h"
-#include "control/drivers/vm_driver.h"
 
 namespace backhaul {
 

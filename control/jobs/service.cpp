@@ -7,11 +7,11 @@
 #include <set>
 
 #include "control/drivers/child_process.h"
-#include "control/model/declaration.h"
 #include "control/jobs/job_flow.h"
 #include "control/jobs/preflight.h"
 #include "control/jobs/service_state.h"
 #include "control/jobs/tokens.h"
+#include "control/model/declaration.h"
 
 namespace backhaul {
 

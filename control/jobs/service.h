@@ -14,12 +14,12 @@
 
 #include "base/error.h"
 #include "base/world.h"
+#include "control/drivers/vm_driver.h"
 #include "control/jobs/data_plane.h"
-#include "control/model/job.h"
 #include "control/jobs/job_context.h"
+#include "control/model/job.h"
 #include "control/model/model.h"
 #include "control/store/store.h"
-#include "control/drivers/vm_driver.h"
 
 namespace backhaul {
 

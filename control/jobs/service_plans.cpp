@@ -1,10 +1,10 @@
 // The service's recovery plans.
 #include <fmt/format.h>
 
-#include "control/model/declaration.h"
 #include "control/jobs/job_flow.h"
 #include "control/jobs/preflight.h"
 #include "control/jobs/service_state.h"
+#include "control/model/declaration.h"
 
 namespace backhaul {
 namespace {

@@ -3,9 +3,9 @@
 
 #include "control/jobs/event_log.h"
 #include "control/jobs/operations.h"
-#include "control/store/records.h"
 #include "control/jobs/runner.h"
 #include "control/jobs/service.h"
+#include "control/store/records.h"
 
 namespace backhaul {
 

@@ -1,5 +1,5 @@
-// What the control layer knows: items and recovery plans. Plain values, stored as JSON (control/model/model_json.h), declared
-// in TOML (control/model/declaration.h). Nothing here acts.
+// What the control layer knows: items and recovery plans. Plain values, stored as JSON (control/model/model_json.h),
+// declared in TOML (control/model/declaration.h). Nothing here acts.
 #pragma once
 
 #include <boost/json/object.hpp>

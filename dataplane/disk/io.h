@@ -1,6 +1,7 @@
 // The disk seam: everything the data plane asks of an operating system's files. One implementation for Linux
-// (dataplane/linux/linux_storage.h: io_uring and O_DIRECT), one simulated for tests (tests/sim/sim_storage.h: torn and lost
-// writes under a seed). Engine, formats and staging see only this header; no Linux header is needed to compile them.
+// (dataplane/linux/linux_storage.h: io_uring and O_DIRECT), one simulated for tests (tests/sim/sim_storage.h: torn and
+// lost writes under a seed). Engine, formats and staging see only this header; no Linux header is needed to compile
+// them.
 #pragma once
 
 #include <chrono>

@@ -28,8 +28,8 @@ std::optional<CompareBy> parse_compare_by(std::string_view text) noexcept;
 
 inline constexpr std::uint32_t kMaxLanes = 16;
 
-// A transfer's fixed memory on the target is two bytes an extent (dataplane/store/digest_index.h): 128 MiB for the largest
-// disk. VHDX ends at 64 TiB.
+// A transfer's fixed memory on the target is two bytes an extent (dataplane/store/digest_index.h): 128 MiB for the
+// largest disk. VHDX ends at 64 TiB.
 inline constexpr std::uint64_t kMaxDiskSize = 256 * kTiB;
 
 // A lane moves content in chunks of one frame's payload at most.

@@ -5,9 +5,9 @@
 #include <functional>
 
 #include "checksum/root_digest.h"
-#include "dataplane/store/digest_index.h"
-#include "dataplane/protocol/dataplane_parts.h"
 #include "dataplane/disk/disk.h"
+#include "dataplane/protocol/dataplane_parts.h"
+#include "dataplane/store/digest_index.h"
 
 namespace backhaul {
 

@@ -1,4 +1,5 @@
-// Where the disks of the source side come from: a path (dataplane/linux/linux_storage.h) or an NBD URI (dataplane/nbd/nbd.h).
+// Where the disks of the source side come from: a path (dataplane/linux/linux_storage.h) or an NBD URI
+// (dataplane/nbd/nbd.h).
 #pragma once
 
 #include <memory>

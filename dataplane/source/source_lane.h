@@ -10,9 +10,9 @@
 
 #include "checksum/block_digest.h"
 #include "dataplane/disk/buffer_pool.h"
-#include "dataplane/store/digest_index.h"
 #include "dataplane/protocol/lane.h"
 #include "dataplane/source/source_session.h"
+#include "dataplane/store/digest_index.h"
 #include "transport/frames/compress.h"
 #include "transport/frames/frame_io.h"
 #include "transport/stream/link_gauge.h"

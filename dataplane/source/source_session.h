@@ -14,8 +14,8 @@
 
 #include "checksum/root_digest.h"
 #include "dataplane/disk/disk.h"
-#include "dataplane/store/disk_digests.h"
 #include "dataplane/protocol/transfer.h"
+#include "dataplane/store/disk_digests.h"
 
 namespace backhaul {
 

@@ -7,8 +7,8 @@
 #include <optional>
 #include <vector>
 
-#include "dataplane/store/journal_layout.h"
 #include "dataplane/disk/whole_file.h"
+#include "dataplane/store/journal_layout.h"
 
 namespace backhaul {
 namespace {

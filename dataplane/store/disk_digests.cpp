@@ -1,6 +1,5 @@
 #include "dataplane/store/disk_digests.h"
 
-
 namespace backhaul {
 namespace {
 

@@ -2,9 +2,9 @@
 // any of these steps is completed here. Each step is recorded in the session's journal before it is taken.
 #include <utility>
 
+#include "dataplane/disk/whole_file.h"
 #include "dataplane/protocol/engine_error.h"
 #include "dataplane/store/staging.h"
-#include "dataplane/disk/whole_file.h"
 
 namespace backhaul {
 namespace {

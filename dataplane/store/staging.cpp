@@ -3,9 +3,9 @@
 #include <array>
 #include <utility>
 
+#include "dataplane/disk/whole_file.h"
 #include "dataplane/protocol/engine_error.h"
 #include "dataplane/store/undo.h"
-#include "dataplane/disk/whole_file.h"
 
 namespace backhaul {
 namespace {

@@ -12,10 +12,10 @@
 #include <optional>
 #include <string>
 
-#include "dataplane/store/digest_index.h"
 #include "dataplane/disk/disk.h"
-#include "dataplane/store/session_journal.h"
 #include "dataplane/protocol/transfer.h"
+#include "dataplane/store/digest_index.h"
+#include "dataplane/store/session_journal.h"
 
 namespace backhaul {
 

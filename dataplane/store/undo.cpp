@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "checksum/block_digest.h"
+#include "dataplane/disk/whole_file.h"
 #include "dataplane/store/journal_layout.h"
 #include "dataplane/store/undo_log.h"
-#include "dataplane/disk/whole_file.h"
 
 namespace backhaul {
 namespace {

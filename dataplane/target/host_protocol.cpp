@@ -5,8 +5,8 @@
 #include "dataplane/protocol/engine_error.h"
 #include "dataplane/protocol/messages.h"
 #include "dataplane/target/target_lane.h"
-#include "transport/tls/tls_stream.h"
 #include "transport/stream/transport_error.h"
+#include "transport/tls/tls_stream.h"
 
 namespace backhaul {
 namespace {

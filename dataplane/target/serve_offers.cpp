@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "dataplane/protocol/engine_error.h"
-#include "dataplane/target/host_protocol.h"
 #include "dataplane/protocol/messages.h"
 #include "dataplane/protocol/offered_streams.h"
+#include "dataplane/target/host_protocol.h"
 #include "transport/frames/frame_io.h"
 
 namespace backhaul {

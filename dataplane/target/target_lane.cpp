@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "dataplane/protocol/engine_error.h"
-#include "transport/tls/tls_stream.h"
 #include "transport/stream/transport_error.h"
+#include "transport/tls/tls_stream.h"
 
 namespace backhaul {
 namespace {

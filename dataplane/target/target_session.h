@@ -11,8 +11,8 @@
 
 #include "checksum/block_digest.h"
 #include "dataplane/protocol/dataplane_parts.h"
-#include "dataplane/store/disk_digests.h"
 #include "dataplane/protocol/engine_error.h"
+#include "dataplane/store/disk_digests.h"
 #include "dataplane/store/staging.h"
 
 namespace backhaul {
@@ -124,8 +124,8 @@ class TargetStore {
   // staged.
   Result<FinishResult> finish(TargetSession& session, const FinishRequest& request,
                               const std::function<Result<void>(std::string_view what, double fraction)>& step);
-  // The verbs of dataplane/store/staging.h, which has their epochs and errors. A live run of a lower epoch is fenced; without
-  // an epoch the verb waits for it up to `patience`, then session_busy.
+  // The verbs of dataplane/store/staging.h, which has their epochs and errors. A live run of a lower epoch is fenced;
+  // without an epoch the verb waits for it up to `patience`, then session_busy.
   Result<void> swap(const std::string& disk, std::uint64_t epoch, std::chrono::milliseconds patience = {});
   Result<void> release(const std::string& disk, std::uint64_t epoch, std::chrono::milliseconds patience = {});
   // Stops the live run, if any, waits for its last write, and gives the old disk back. False when there was nothing.

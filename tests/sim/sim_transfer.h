@@ -1,7 +1,7 @@
 // A whole transfer in one thread: source lanes and target lanes are stepped in turn, in an order under a seed, over
 // simulated queues and in-memory streams; control messages are direct calls of a TargetStore. It does what
-// dataplane/source/send.cpp and dataplane/target/host_protocol.cpp do with threads and TLS. One seed, one run, but for --verify full,
-// which scans with threads.
+// dataplane/source/send.cpp and dataplane/target/host_protocol.cpp do with threads and TLS. One seed, one run, but for
+// --verify full, which scans with threads.
 #pragma once
 
 #include <functional>

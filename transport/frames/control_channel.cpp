@@ -4,8 +4,8 @@
 #include <boost/json.hpp>
 
 #include "transport/frames/frame_io.h"
-#include "transport/tls/tls_stream.h"
 #include "transport/stream/transport_error.h"
+#include "transport/tls/tls_stream.h"
 
 namespace backhaul {
 namespace {

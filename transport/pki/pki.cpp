@@ -16,9 +16,9 @@
 
 #include "base/unique_fd.h"
 #include "checksum/block_digest.h"
+#include "transport/stream/transport_error.h"
 #include "transport/tls/socket.h"
 #include "transport/tls/tls_internal.h"
-#include "transport/stream/transport_error.h"
 
 namespace backhaul {
 namespace {

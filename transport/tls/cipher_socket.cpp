@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "transport/tls/record_layer.h"
 #include "transport/stream/transport_error.h"
+#include "transport/tls/record_layer.h"
 
 namespace backhaul {
 

@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "transport/stream/transport_error.h"
 #include "transport/tls/record_layer.h"
 #include "transport/tls/tls_stream.h"
-#include "transport/stream/transport_error.h"
 
 namespace backhaul {
 

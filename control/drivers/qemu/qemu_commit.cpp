@@ -13,8 +13,8 @@
 
 #include "base/unique_fd.h"
 #include "control/drivers/child_process.h"
-#include "control/model/control_error.h"
 #include "control/drivers/qemu/qemu_hold.h"
+#include "control/model/control_error.h"
 
 namespace backhaul {
 namespace {

@@ -10,12 +10,12 @@
 #include <mutex>
 #include <thread>
 
-#include "control/model/control_error.h"
 #include "control/drivers/qemu/qemu_bitmap.h"
 #include "control/drivers/qemu/qemu_checks.h"
 #include "control/drivers/qemu/qemu_hold.h"
 #include "control/drivers/qemu/qemu_power.h"
 #include "control/drivers/qemu/qemu_session.h"
+#include "control/model/control_error.h"
 
 namespace backhaul {
 namespace {

@@ -8,9 +8,9 @@
 #include <thread>
 
 #include "base/world.h"
-#include "control/model/control_error.h"
 #include "control/drivers/qemu/qemu_checks.h"
 #include "control/drivers/qemu/qemu_hold.h"
+#include "control/model/control_error.h"
 
 namespace backhaul {
 namespace {

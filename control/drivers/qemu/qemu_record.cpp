@@ -11,8 +11,8 @@
 #include <stdexcept>
 
 #include "base/unique_fd.h"
-#include "control/model/control_error.h"
 #include "control/drivers/vm_driver_json.h"
+#include "control/model/control_error.h"
 
 namespace backhaul {
 namespace {

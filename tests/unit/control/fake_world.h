@@ -11,11 +11,11 @@
 #include <set>
 #include <string>
 
+#include "control/drivers/vm_driver.h"
 #include "control/jobs/data_plane.h"
 #include "control/jobs/runner.h"
 #include "control/jobs/service.h"
 #include "control/store/store.h"
-#include "control/drivers/vm_driver.h"
 #include "dataplane/protocol/engine_error.h"
 
 namespace backhaul::fake {

@@ -4,15 +4,15 @@
 #include <fstream>
 #include <thread>
 
-#include "dataplane/target/host_protocol.h"
 #include "dataplane/linux/linux_storage.h"
 #include "dataplane/linux/linux_uring.h"
 #include "dataplane/source/send.h"
+#include "dataplane/target/host_protocol.h"
 #include "dataplane/target/serve_offers.h"
 #include "sim/sim_random.h"
 #include "transport/pki/pki.h"
-#include "transport/tls/tls_server.h"
 #include "transport/stream/transport_error.h"
+#include "transport/tls/tls_server.h"
 #include "unit/dataplane/temporary_directory.h"
 
 namespace backhaul {

@@ -5,11 +5,11 @@
 #include <mutex>
 #include <thread>
 
-#include "control/model/control_error.h"
 #include "control/http/http.h"
+#include "control/model/control_error.h"
 #include "transport/pki/pki.h"
-#include "transport/tls/tls_server.h"
 #include "transport/stream/transport_error.h"
+#include "transport/tls/tls_server.h"
 
 namespace backhaul {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <gtest/gtest.h>
 
-#include "control/model/model_json.h"
 #include "control/jobs/preflight.h"
+#include "control/model/model_json.h"
 #include "control/store/records.h"
 #include "dataplane/nbd/nbd.h"
 #include "fake_world.h"

@@ -8,8 +8,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "transport/tls/aead.h"
 #include "transport/stream/transport_error.h"
+#include "transport/tls/aead.h"
 
 namespace backhaul::test {
 namespace {

@@ -9,8 +9,8 @@
 #include <random>
 #include <thread>
 
-#include "transport/tls/tls_internal.h"
 #include "transport/stream/transport_error.h"
+#include "transport/tls/tls_internal.h"
 #include "unit/transport/tls/tls_fixture.h"
 
 namespace backhaul::test {
