@@ -43,7 +43,7 @@ Result<std::string> read_owner(const std::filesystem::path& path) {
   std::string owner;
   if (std::ifstream in(path); in && std::getline(in, owner) && !owner.empty()) return owner;
   owner = fmt::format("appliance-{:016x}", system_random().next());
-  BH_CHECK(write_private_file(path, owner + "\n"));
+  BH_RETURN_IF_ERROR(write_private_file(path, owner + "\n"));
   return owner;
 }
 
@@ -69,8 +69,8 @@ Result<std::filesystem::path> make_first_token(Store& store, const std::filesyst
   // The file first: a crash in between leaves a token that nobody knows, not a store that nobody can open.
   const auto made = make_token("admin", Role::admin, 0, system_clock().unix_time_s(), system_random());
   const auto path = directory / kAdminTokenName;
-  BH_CHECK(write_private_file(path, made.secret + "\n"));
-  BH_CHECK(store.add_token(made.record));
+  BH_RETURN_IF_ERROR(write_private_file(path, made.secret + "\n"));
+  BH_RETURN_IF_ERROR(store.add_token(made.record));
   return path;
 }
 
@@ -78,8 +78,8 @@ Result<NewToken> create_local_token(Store& store, const std::string& name, Role 
   if (!is_valid_id(name)) return make_error(BaseErrc::invalid_argument, "'" + name + "' is no name of a token");
   const auto now = system_clock().unix_time_s();
   auto made = make_token(name, role, lifetime_s, now, system_random());
-  BH_CHECK(store.add_token(made.record));
-  BH_CHECK(store.append_audit(
+  BH_RETURN_IF_ERROR(store.add_token(made.record));
+  BH_RETURN_IF_ERROR(store.append_audit(
       {0, now, "local", "token.create", "token/" + name, "accepted", fmt::format("role {}", to_string(role))}));
   return made;
 }

@@ -46,7 +46,7 @@ class RealWorld final : public ApplianceWorld {
 
 Result<std::unique_ptr<ApplianceWorld>> make_world(const ApplianceConfig& config) {
   BH_TRY(auto parts, real_parts());
-  BH_CHECK(parts.make_queue());  // says at once when io_uring is not to be had
+  BH_RETURN_IF_ERROR(parts.make_queue());  // says at once when io_uring is not to be had
   BH_TRY(auto storage, open_linux_storage(config.store));
   BH_TRY(auto paths, SourcePaths::make(config.store, {config.sources.begin(), config.sources.end()}));
   const auto tls_files = tls_directory(config.tls, "appliance");
@@ -56,7 +56,7 @@ Result<std::unique_ptr<ApplianceWorld>> make_world(const ApplianceConfig& config
     spdlog::info("unfinished transfer of {} in the own store: {}", leftover.disk, leftover.action);
   auto world =
       std::make_unique<RealWorld>(config, std::move(parts), std::move(storage), std::move(paths), tls, tls_files);
-  BH_CHECK(world->make_drivers(config));
+  BH_RETURN_IF_ERROR(world->make_drivers(config));
   return world;
 }
 

@@ -35,7 +35,7 @@ Result<int> list(ApiClient& client, const AuditOptions& options) {
 
 Result<int> follow(ApiClient& client, const ApiOptions& options) {
   const auto& stop = stop_on_signals();
-  BH_CHECK(client.events([&](std::string_view kind, std::string_view data) {
+  BH_RETURN_IF_ERROR(client.events([&](std::string_view kind, std::string_view data) {
     boost::system::error_code failed;
     const auto event = boost::json::parse(data, failed);
     if (failed || !event.is_object()) return !stop;

@@ -42,7 +42,7 @@ Result<void> run_host(const HostOptions& options) {
   BH_TRY(const auto config, read_config(options));
   BH_TRY(const auto endpoint, parse_endpoint(config.listen));
   BH_TRY(auto parts, real_parts());
-  BH_CHECK(parts.make_queue());  // says at once when io_uring is not to be had
+  BH_RETURN_IF_ERROR(parts.make_queue());  // says at once when io_uring is not to be had
   BH_TRY(auto storage, open_linux_storage(config.store));
   BH_TRY(const auto paths, SourcePaths::make(config.store, {config.sources.begin(), config.sources.end()}));
   const HostClients no_hosts;

@@ -122,7 +122,7 @@ void add_item_command(CLI::App& app, Action& action) {
   };
   const auto with_id = [](auto work) {
     return [work](ApiClient& client, const ItemOptions& given) -> Result<int> {
-      BH_CHECK(check_id("an item", given.item));
+      BH_RETURN_IF_ERROR(check_id("an item", given.item));
       return work(client, given);
     };
   };

@@ -99,7 +99,7 @@ void add_job_command(CLI::App& app, Action& action) {
     auto* command = job->add_subcommand(name, about);
     command->add_option("JOB", options->job, "its id")->required();
     set_api_action(command, options, action, [work](ApiClient& client, const JobOptions& given) -> Result<int> {
-      BH_CHECK(check_id("a job", given.job));
+      BH_RETURN_IF_ERROR(check_id("a job", given.job));
       return work(client, given);
     });
     return command;

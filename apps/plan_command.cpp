@@ -51,7 +51,7 @@ Result<int> show(ApiClient& client, const PlanOptions& options) {
 }
 
 Result<int> remove(ApiClient& client, const PlanOptions& options) {
-  BH_CHECK(client.call("DELETE", plan_path(options)));
+  BH_RETURN_IF_ERROR(client.call("DELETE", plan_path(options)));
   if (options.json)
     print_json({{"removed", true}});
   else
@@ -94,7 +94,7 @@ void add_plan_command(CLI::App& app, Action& action) {
     auto* command = plan->add_subcommand(name, about);
     command->add_option("PLAN", options->plan, "its id")->required();
     set_api_action(command, options, action, [work](ApiClient& client, const PlanOptions& given) -> Result<int> {
-      BH_CHECK(check_id("a plan", given.plan));
+      BH_RETURN_IF_ERROR(check_id("a plan", given.plan));
       return work(client, given);
     });
     return command;

@@ -47,13 +47,13 @@ Result<SendRequest> make_request(const SendOptions& options) {
   SendRequest request;
   request.source = options.source;
   BH_TRY(request.target, parse_target_url(options.target));
-  BH_CHECK(read_word(request.sync, "sync", options.sync, parse_sync_mode, "delta, full"));
-  BH_CHECK(read_word(request.verify, "verify", options.verify, parse_verify_mode, "none, written, full"));
-  BH_CHECK(read_word(request.staging, "staging", options.staging, parse_staging_choice, "auto, clone, undo"));
-  BH_CHECK(read_word(request.compare_by, "compare-by", options.compare_by, parse_compare_by, "sha256, gmac"));
-  BH_CHECK(read_word(request.compress, "compress", options.compress, parse_compress_mode, "auto, off, zstd"));
+  BH_RETURN_IF_ERROR(read_word(request.sync, "sync", options.sync, parse_sync_mode, "delta, full"));
+  BH_RETURN_IF_ERROR(read_word(request.verify, "verify", options.verify, parse_verify_mode, "none, written, full"));
+  BH_RETURN_IF_ERROR(read_word(request.staging, "staging", options.staging, parse_staging_choice, "auto, clone, undo"));
+  BH_RETURN_IF_ERROR(read_word(request.compare_by, "compare-by", options.compare_by, parse_compare_by, "sha256, gmac"));
+  BH_RETURN_IF_ERROR(read_word(request.compress, "compress", options.compress, parse_compress_mode, "auto, off, zstd"));
   if (!options.format.empty())
-    BH_CHECK(read_word(request.format, "format", options.format, parse_disk_format, "raw, vhdx, vhdx-fixed"));
+    BH_RETURN_IF_ERROR(read_word(request.format, "format", options.format, parse_disk_format, "raw, vhdx, vhdx-fixed"));
   if (options.lanes < 1 || options.lanes > kMaxLanes)
     return bad_option("lanes", std::to_string(options.lanes), "1 to 16");
   request.lanes = options.lanes;

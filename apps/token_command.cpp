@@ -44,7 +44,7 @@ int print_new(const std::string& name, const std::string& role, const std::strin
 }
 
 Result<int> create(ApiClient& client, const TokenOptions& options) {
-  BH_CHECK(check_id("a token", options.name));
+  BH_RETURN_IF_ERROR(check_id("a token", options.name));
   BH_TRY(const auto lifetime_s, parse_lifetime(options.lifetime));
   boost::json::object properties{{"role", options.role}};
   if (lifetime_s != 0) properties["lifetimeSeconds"] = lifetime_s;
@@ -86,8 +86,8 @@ Result<int> list(ApiClient& client, const TokenOptions& options) {
 }
 
 Result<int> remove(ApiClient& client, const TokenOptions& options) {
-  BH_CHECK(check_id("a token", options.name));
-  BH_CHECK(client.call("DELETE", "/tokens/" + options.name));
+  BH_RETURN_IF_ERROR(check_id("a token", options.name));
+  BH_RETURN_IF_ERROR(client.call("DELETE", "/tokens/" + options.name));
   if (options.json)
     print_json({{"removed", true}});
   else

@@ -105,7 +105,7 @@ template <>
 struct std::is_error_code_enum<backhaul::BaseErrc> : std::true_type {};
 
 // BH_TRY(auto x, expression): x gets the value, or the enclosing function returns the error.
-// BH_CHECK(expression): the same for Result<void>.
+// BH_RETURN_IF_ERROR(expression): the same for Result<void>.
 #define BH_CONCAT_INNER(a, b) a##b
 #define BH_CONCAT(a, b) BH_CONCAT_INNER(a, b)
 #define BH_TRY_IMPL(result, declaration, ...)    \
@@ -113,7 +113,7 @@ struct std::is_error_code_enum<backhaul::BaseErrc> : std::true_type {};
   if (!result) return std::move(result).error(); \
   declaration = std::move(*result)
 #define BH_TRY(declaration, ...) BH_TRY_IMPL(BH_CONCAT(bh_result_, __LINE__), declaration, __VA_ARGS__)
-#define BH_CHECK(...)                                                                                      \
-  do {                                                                                                     \
-    if (auto bh_check_result = (__VA_ARGS__); !bh_check_result) return std::move(bh_check_result).error(); \
+#define BH_RETURN_IF_ERROR(...)                                                          \
+  do {                                                                                   \
+    if (auto bh_result = (__VA_ARGS__); !bh_result) return std::move(bh_result).error(); \
   } while (false)

@@ -114,8 +114,8 @@ Result<SendRequest> EngineDataPlane::make_request(const RoundRequest& round) con
 Result<RoundHandle> EngineDataPlane::start_round(const RoundRequest& round) {
   if (round.source.host.empty() == round.target.host.empty())
     return make_error(ControlErrc::invalid, "one end of a round is this appliance, the other a host agent");
-  BH_CHECK(client(round.source.host.empty() ? round.target.host : round.source.host));
-  BH_CHECK(make_request(round));
+  BH_RETURN_IF_ERROR(client(round.source.host.empty() ? round.target.host : round.source.host));
+  BH_RETURN_IF_ERROR(make_request(round));
   const bool outwards = round.source.host.empty();
   auto started = std::make_shared<SendTask>(
       [this, round, outwards](const SendTask::Report& report, const std::atomic<bool>& stop) {
@@ -182,7 +182,7 @@ Result<SendResult> EngineDataPlane::receive_from_agent(const RoundRequest& round
   call.limit_bytes_per_s = request.limit_bytes_per_s;
   call.epoch = request.epoch;
   spdlog::info("{}: {}:{} to {}, epoch {}", round.run, round.source.host, round.source.path, call.disk, round.epoch);
-  BH_CHECK(agent->call("send", to_json(call), kShortCall));
+  BH_RETURN_IF_ERROR(agent->call("send", to_json(call), kShortCall));
   std::atomic<bool> enough{false};
   std::thread offers([&] {
     const auto served = serve_offers({agent->endpoint(), call.id, call.lanes}, node_.store, *agent->tls(), enough);

@@ -56,7 +56,7 @@ Result<std::string> SourcePaths::resolve(std::string_view source) const {
 Result<fs::path> SourcePaths::real_place(std::string_view path) const {
   if (path.empty() || path.find('\0') != std::string_view::npos) return outside(path);
   const fs::path given(path);
-  if (given.is_relative()) BH_CHECK(check_store_path(path));
+  if (given.is_relative()) BH_RETURN_IF_ERROR(check_store_path(path));
   BH_TRY(auto real, real_path(given.is_relative() ? store_ / given : given));
   const bool allowed =
       std::any_of(roots_.begin(), roots_.end(), [&](const auto& root) { return is_below(real, root); });
@@ -76,7 +76,7 @@ Result<std::string> SourcePaths::store_name(std::string_view path) const {
       return make_error(IoErrc::outside_store, "a target disk lies below the store, " + name + " does not");
     name = real.lexically_relative(store_).string();
   }
-  BH_CHECK(check_store_path(name));
+  BH_RETURN_IF_ERROR(check_store_path(name));
   return name;
 }
 

@@ -111,9 +111,9 @@ Result<HttpResponse> dispatch(ApiWorld& world, ApiCall& call) {
     return refused;
   }
   call.base_url = "https://" + host + call.base;
-  if (!open) BH_CHECK(require_role(world, *call.route, call));
-  BH_CHECK(ApiRouter::read_query(*call.route, call));
-  BH_CHECK(read_body(*call.route, call));
+  if (!open) BH_RETURN_IF_ERROR(require_role(world, *call.route, call));
+  BH_RETURN_IF_ERROR(ApiRouter::read_query(*call.route, call));
+  BH_RETURN_IF_ERROR(read_body(*call.route, call));
   return call.route->handler(world, call);
 }
 

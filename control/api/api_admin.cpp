@@ -47,7 +47,7 @@ Result<HttpResponse> put_token(ApiWorld& world, const ApiCall& call) {
   return json_response(201, token_json(token.record, token.secret));
 }
 Result<HttpResponse> remove_token(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(world.service.remove_token(call.actor, call.at("token")));
+  BH_RETURN_IF_ERROR(world.service.remove_token(call.actor, call.at("token")));
   return empty_response(204);
 }
 

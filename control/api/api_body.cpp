@@ -94,7 +94,7 @@ Result<PlannedFailoverRequest> read_planned_failover(const boost::json::object& 
                              ? properties->get_object().if_contains("providerSpecificDetails")
                              : nullptr;
   const bool array = provider != nullptr && provider->is_array();
-  BH_CHECK(read_body(body, [&](TableReader& t) {
+  BH_RETURN_IF_ERROR(read_body(body, [&](TableReader& t) {
     read_direction(t, request.direction);
     std::size_t count = 0;
     const auto one = [&](TableReader& p) {
@@ -115,7 +115,7 @@ Result<PlannedFailoverRequest> read_planned_failover(const boost::json::object& 
 
 Result<bool> read_commit(const boost::json::object& body) {
   bool delete_disks = false;
-  BH_CHECK(read_body(body, [&](TableReader& t) {
+  BH_RETURN_IF_ERROR(read_body(body, [&](TableReader& t) {
     t.table("backhaul", [&](TableReader& b) { b.boolean("deleteSourceDisks", delete_disks); });
   }));
   return delete_disks;
@@ -143,7 +143,7 @@ Result<void> read_remove(const boost::json::object& body) {
 
 Result<std::string> read_resume(const boost::json::object& body) {
   std::string comments;
-  BH_CHECK(read_body(body, [&](TableReader& t) {
+  BH_RETURN_IF_ERROR(read_body(body, [&](TableReader& t) {
     t.text("comments", comments);
     if (comments.size() > 1000) t.mistake("comments", "has at most 1000 bytes");
   }));
@@ -156,7 +156,7 @@ Result<void> read_nothing(const boost::json::object& body) {
 
 Result<TokenRequest> read_token(const boost::json::object& body) {
   TokenRequest request;
-  BH_CHECK(read_body(
+  BH_RETURN_IF_ERROR(read_body(
       body,
       [&](TableReader& t) {
         std::string role;
@@ -322,7 +322,7 @@ Result<RecoveryPlan> read_plan(const boost::json::object& body, std::string_view
   BH_TRY(const auto properties, properties_of(body));
   if (!is_arm_shape(properties)) return parse_plan_json(properties, id);
   ArmPlan arm;
-  BH_CHECK(read_body(body, [&](TableReader& t) {
+  BH_RETURN_IF_ERROR(read_body(body, [&](TableReader& t) {
     ignored(t, {"primaryFabricId", "recoveryFabricId", "failoverDeploymentModel"});
     t.tables("providerSpecificInput", [](TableReader& p) {
       ignored(p, {"instanceType", "primaryZone", "recoveryZone"});

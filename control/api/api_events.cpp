@@ -98,18 +98,18 @@ class EventStream {
   Result<void> run(std::string_view last_id, std::string_view token) {
     Mailbox mailbox;
     const Subscription subscription(world_.service, mailbox);
-    BH_CHECK(writer_.write("retry: 3000\n\n"));
-    BH_CHECK(catch_up(last_id));
+    BH_RETURN_IF_ERROR(writer_.write("retry: 3000\n\n"));
+    BH_RETURN_IF_ERROR(catch_up(last_id));
     auto spoke = world_.clock.now();
     while (!writer_.stopping()) {
       bool lost = false;
       const auto events = mailbox.take(lost);
-      if (lost) BH_CHECK(reset());
-      for (const auto& event : events) BH_CHECK(send(event));
+      if (lost) BH_RETURN_IF_ERROR(reset());
+      for (const auto& event : events) BH_RETURN_IF_ERROR(send(event));
       if (world_.clock.now() - spoke < kHeartbeat) continue;
       spoke = world_.clock.now();
       if (!world_.service.authenticate(token)) return {};  // removed or expired meanwhile
-      BH_CHECK(writer_.write(": still here\n\n"));
+      BH_RETURN_IF_ERROR(writer_.write(": still here\n\n"));
     }
     return {};
   }
@@ -123,7 +123,7 @@ class EventStream {
     const auto missed = world_.service.events_since(*last);
     if (!missed.empty() && missed.front().sequence > *last + 1) return reset();
     sent_ = *last;
-    for (const auto& event : missed) BH_CHECK(send(event));
+    for (const auto& event : missed) BH_RETURN_IF_ERROR(send(event));
     return {};
   }
   Result<void> reset() { return writer_.write("event: reset\ndata: {}\n\n"); }

@@ -150,7 +150,7 @@ Result<void> apply(const FilterTerm& term, JobQuery& query) {
   if (term.operation != "eq") return bad(term.name + " takes eq alone");
   if (term.name == "jobstatus") return read_all(term, parse_job_state, filter.states);
   if (term.name == "scenarioname") {
-    BH_CHECK(read_all(term, parse_job_kind, filter.kinds));
+    BH_RETURN_IF_ERROR(read_all(term, parse_job_kind, filter.kinds));
     filter.with_replication = true;  // those of another kind are filtered out anyway
     return {};
   }
@@ -196,7 +196,7 @@ Result<JobQuery> job_query(std::string_view filter) {
   // ScenarioName first: AffectedObjectTypes narrows it.
   for (const bool scenario : {true, false})
     for (const auto& term : terms)
-      if ((term.name == "scenarioname") == scenario) BH_CHECK(apply(term, query));
+      if ((term.name == "scenarioname") == scenario) BH_RETURN_IF_ERROR(apply(term, query));
   return query;
 }
 

@@ -58,22 +58,22 @@ Result<HttpResponse> list_fabrics(ApiWorld&, const ApiCall& call) {
   return json_response(200, json::object{{"value", json::array{fabric_json(call.base)}}});
 }
 Result<HttpResponse> get_fabric(ApiWorld&, const ApiCall& call) {
-  BH_CHECK(check_place(call));
+  BH_RETURN_IF_ERROR(check_place(call));
   return json_response(200, fabric_json(call.base));
 }
 Result<HttpResponse> list_containers(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(check_place(call));
+  BH_RETURN_IF_ERROR(check_place(call));
   BH_TRY(const auto items, world.service.list_items());
   return json_response(200, json::object{{"value", json::array{container_json(call.base, items.size())}}});
 }
 Result<HttpResponse> get_container(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(check_place(call));
+  BH_RETURN_IF_ERROR(check_place(call));
   BH_TRY(const auto items, world.service.list_items());
   return json_response(200, container_json(call.base, items.size()));
 }
 
 Result<HttpResponse> list_items(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(check_place(call));
+  BH_RETURN_IF_ERROR(check_place(call));
   BH_TRY(const auto items, filtered_items(world, call));
   return page(
       call, items, PageOrder::by_name, kPage, [](const Item& item) -> const std::string& { return item.id; },
@@ -81,7 +81,7 @@ Result<HttpResponse> list_items(ApiWorld& world, const ApiCall& call) {
 }
 
 Result<HttpResponse> get_item(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(check_place(call));
+  BH_RETURN_IF_ERROR(check_place(call));
   BH_TRY(const Item item, world.service.get_item(call.at("item")));
   const auto shape = item_shape(world, call, item);
   auto response = json_response(200, shape);
@@ -90,7 +90,7 @@ Result<HttpResponse> get_item(ApiWorld& world, const ApiCall& call) {
 }
 
 Result<HttpResponse> put_item(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(check_place(call));
+  BH_RETURN_IF_ERROR(check_place(call));
   BH_TRY(const Item declared, read_item(call.body, call.at("item")));
   auto before = world.service.get_item(call.at("item"));
   if (!before && before.error() != make_error_code(ControlErrc::not_found)) return before.error();
@@ -104,8 +104,8 @@ Result<HttpResponse> put_item(ApiWorld& world, const ApiCall& call) {
 }
 
 Result<HttpResponse> remove_item(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(check_place(call));
-  if (call.http.method == "POST") BH_CHECK(read_remove(call.body));
+  BH_RETURN_IF_ERROR(check_place(call));
+  if (call.http.method == "POST") BH_RETURN_IF_ERROR(read_remove(call.body));
   const auto& id = call.at("item");
   BH_TRY(const Item item, world.service.get_item(id));
   BH_TRY(const auto version, expected_version(call, item.version));
@@ -117,21 +117,21 @@ Result<HttpResponse> remove_item(ApiWorld& world, const ApiCall& call) {
 }
 
 Result<HttpResponse> item_preflight(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(check_place(call));
+  BH_RETURN_IF_ERROR(check_place(call));
   BH_TRY(const auto request, read_planned_failover(call.body));
   BH_TRY(const auto report, world.service.preflight(call.actor, call.at("item"), request));
   return json_response(200, preflight_json(report));
 }
 
 Result<HttpResponse> item_planned_failover(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(check_place(call));
+  BH_RETURN_IF_ERROR(check_place(call));
   BH_TRY(const auto request, read_planned_failover(call.body));
   BH_TRY(const auto job, world.service.planned_failover(call.actor, call.at("item"), request));
   return accepted(call, "plannedFailover", job);
 }
 
 Result<HttpResponse> item_commit(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(check_place(call));
+  BH_RETURN_IF_ERROR(check_place(call));
   BH_TRY(const bool delete_disks, read_commit(call.body));
   BH_TRY(const auto job, world.service.failover_commit(call.actor, call.at("item"), delete_disks));
   if (!job.empty()) return accepted(call, "failoverCommit", job);
@@ -139,15 +139,15 @@ Result<HttpResponse> item_commit(ApiWorld& world, const ApiCall& call) {
 }
 
 Result<HttpResponse> item_cancel(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(check_place(call));
-  BH_CHECK(read_nothing(call.body));
+  BH_RETURN_IF_ERROR(check_place(call));
+  BH_RETURN_IF_ERROR(read_nothing(call.body));
   BH_TRY(const auto job, world.service.failover_cancel(call.actor, call.at("item")));
   return accepted(call, "failoverCancel", job);
 }
 
 Result<HttpResponse> item_re_protect(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(check_place(call));
-  BH_CHECK(read_re_protect(call.body));
+  BH_RETURN_IF_ERROR(check_place(call));
+  BH_RETURN_IF_ERROR(read_re_protect(call.body));
   BH_TRY(const auto job, world.service.re_protect(call.actor, call.at("item")));
   return accepted(call, "reProtect", job);
 }

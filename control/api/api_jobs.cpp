@@ -111,18 +111,18 @@ Result<HttpResponse> get_job(ApiWorld& world, const ApiCall& call) {
 Result<HttpResponse> resume_job(ApiWorld& world, const ApiCall& call) {
   BH_TRY(const std::string comments, read_resume(call.body));
   const auto& id = call.at("job");
-  BH_CHECK(world.service.resume_job(call.actor, id));
+  BH_RETURN_IF_ERROR(world.service.resume_job(call.actor, id));
   if (!comments.empty()) world.service.audit(call.actor, "job.resume", "job/" + id, "accepted", "comment: " + comments);
   return accepted(call, "resume", id);
 }
 Result<HttpResponse> cancel_job(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(read_nothing(call.body));
-  BH_CHECK(world.service.cancel_job(call.actor, call.at("job")));
+  BH_RETURN_IF_ERROR(read_nothing(call.body));
+  BH_RETURN_IF_ERROR(world.service.cancel_job(call.actor, call.at("job")));
   return accepted(call, "cancel", call.at("job"));
 }
 Result<HttpResponse> restart_job(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(read_nothing(call.body));
-  BH_CHECK(world.service.restart_job(call.actor, call.at("job")));
+  BH_RETURN_IF_ERROR(read_nothing(call.body));
+  BH_RETURN_IF_ERROR(world.service.restart_job(call.actor, call.at("job")));
   return accepted(call, "restart", call.at("job"));
 }
 

@@ -71,7 +71,7 @@ Result<HttpResponse> plan_commit(ApiWorld& world, const ApiCall& call) {
   return accepted(call, "failoverCommit", job);
 }
 Result<HttpResponse> plan_re_protect(ApiWorld& world, const ApiCall& call) {
-  BH_CHECK(read_re_protect(call.body));
+  BH_RETURN_IF_ERROR(read_re_protect(call.body));
   BH_TRY(const auto job, world.service.plan_re_protect(call.actor, call.at("plan")));
   return accepted(call, "reProtect", job);
 }

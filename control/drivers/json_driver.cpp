@@ -81,19 +81,19 @@ Answer answer_of(const Result<T>& result) {
 
 Answer serve_snapshot(VmDriver& driver, const VmRef& vm, Request& fields) {
   const auto id = fields.text("id");
-  BH_CHECK(fields.check());
+  BH_RETURN_IF_ERROR(fields.check());
   return answer_of(driver.snapshot(vm, id));
 }
 
 Answer serve_changed_extents(VmDriver& driver, const VmRef& vm, Request& fields) {
   const auto disk = fields.text("disk"), since = fields.text("since_token"), id = fields.text("id");
-  BH_CHECK(fields.check());
+  BH_RETURN_IF_ERROR(fields.check());
   return answer_of(driver.changed_extents(vm, disk, since, id));
 }
 
 Answer serve_changed_bytes(VmDriver& driver, const VmRef& vm, Request& fields) {
   const auto since = fields.text("since_token");
-  BH_CHECK(fields.check());
+  BH_RETURN_IF_ERROR(fields.check());
   BH_TRY(const auto bytes, driver.changed_bytes(vm, since));
   boost::json::object answer{{"bytes", nullptr}};
   if (bytes) answer["bytes"] = *bytes;
@@ -103,37 +103,37 @@ Answer serve_changed_bytes(VmDriver& driver, const VmRef& vm, Request& fields) {
 Answer serve_release(VmDriver& driver, const VmRef& vm, Request& fields) {
   const auto id = fields.text("id");
   const bool accepted = fields.truth("accepted");
-  BH_CHECK(fields.check());
+  BH_RETURN_IF_ERROR(fields.check());
   return answer_of(driver.release_snapshot(vm, id, accepted));
 }
 
 Answer serve_shut_down(VmDriver& driver, const VmRef& vm, Request& fields) {
   const ShutdownRequest request{fields.number("timeout_s"), fields.truth("allow_force")};
-  BH_CHECK(fields.check());
+  BH_RETURN_IF_ERROR(fields.check());
   return answer_of(driver.shut_down(vm, request));
 }
 
 Answer serve_create(VmDriver& driver, const VmRef& vm, Request& fields) {
   BH_TRY(const auto description, fields.description());
-  BH_CHECK(fields.check());
+  BH_RETURN_IF_ERROR(fields.check());
   return answer_of(driver.create(vm, description));
 }
 
 Answer serve_first_write(VmDriver& driver, const VmRef& vm, Request& fields) {
   const std::chrono::milliseconds wait(fields.number("wait_ms"));
-  BH_CHECK(fields.check());
+  BH_RETURN_IF_ERROR(fields.check());
   return answer_of(driver.first_write(vm, std::min<std::chrono::milliseconds>(wait, kMaxFirstWriteWait)));
 }
 
 Answer serve_remove(VmDriver& driver, const VmRef& vm, Request& fields) {
   const bool delete_disks = fields.truth("delete_disks");
-  BH_CHECK(fields.check());
+  BH_RETURN_IF_ERROR(fields.check());
   return answer_of(driver.remove(vm, delete_disks));
 }
 
 Answer serve_preflight(VmDriver& driver, const VmRef& vm, Request& fields) {
   BH_TRY(const auto description, fields.description());
-  BH_CHECK(fields.check());
+  BH_RETURN_IF_ERROR(fields.check());
   return answer_of(driver.preflight(vm, description));
 }
 

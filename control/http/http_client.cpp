@@ -183,7 +183,7 @@ Result<HttpResponse> HttpClient::send(std::string_view method, std::string_view 
     return true;
   };
   for (bool fresh = !s.usable();; fresh = true) {
-    if (fresh) BH_CHECK(s.connect(std::min<std::chrono::milliseconds>(timeout, kConnectTimeout)));
+    if (fresh) BH_RETURN_IF_ERROR(s.connect(std::min<std::chrono::milliseconds>(timeout, kConnectTimeout)));
     auto response = s.exchange(method, request, keep, std::max(deadline - s.clock.now(), Clock::Duration(1)));
     if (response) {
       response->body = std::move(answer);
@@ -200,7 +200,7 @@ Result<HttpResponse> HttpClient::send(std::string_view method, std::string_view 
 Result<HttpResponse> HttpClient::stream(std::string_view method, std::string_view target, const HttpHeaders& headers,
                                         const std::function<bool(std::string_view piece)>& piece) {
   auto& s = *state_;
-  if (!s.usable()) BH_CHECK(s.connect(kConnectTimeout));
+  if (!s.usable()) BH_RETURN_IF_ERROR(s.connect(kConnectTimeout));
   auto response = s.exchange(method, s.head(method, target, headers, 0), piece, kEndless);
   if (!response) s.close();
   return response;

@@ -151,7 +151,7 @@ std::optional<Refusal> Connection::check_header(const Parser& parser, const Http
 }
 
 Result<std::optional<Refusal>> Connection::read_request(Parser& parser, HttpRequest& request) {
-  if (wire_.input().empty()) BH_CHECK(wire_.fill(clock_.now() + limits_.idle));
+  if (wire_.input().empty()) BH_RETURN_IF_ERROR(wire_.fill(clock_.now() + limits_.idle));
   const auto deadline = clock_.now() + limits_.request;
   parser.eager(false);
   parser.header_limit(static_cast<std::uint32_t>(limits_.header_bytes));
@@ -170,7 +170,7 @@ Result<std::optional<Refusal>> Connection::read_request(Parser& parser, HttpRequ
   if (refused = check_header(parser, request); refused) return refused;
 
   if (!request.header("expect").empty() && !parser.is_done() && wire_.input().empty())
-    BH_CHECK(put("HTTP/1.1 100 Continue\r\n\r\n"));
+    BH_RETURN_IF_ERROR(put("HTTP/1.1 100 Continue\r\n\r\n"));
   parser.eager(true);
   BH_TRY(refused, read_part(parser, false, deadline));
   if (!refused) request.body = std::move(parser.get().body());

@@ -54,7 +54,7 @@ Result<void> HttpWire::fill(Clock::Duration deadline) {
     BH_TRY(const std::size_t got, read_some());
     if (got > 0) return {};
     if (stopping()) return make_error(BaseErrc::cancelled, "the server stops");
-    BH_CHECK(wait(false, deadline));
+    BH_RETURN_IF_ERROR(wait(false, deadline));
   }
 }
 
@@ -77,7 +77,7 @@ Result<void> HttpWire::write_all(std::string_view bytes, Clock::Duration stall, 
       sent = now_sent;
       last_progress = clock_.now();
     }
-    BH_CHECK(wait(true, std::min(last_progress + stall, deadline)));
+    BH_RETURN_IF_ERROR(wait(true, std::min(last_progress + stall, deadline)));
   }
 }
 

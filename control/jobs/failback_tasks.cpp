@@ -58,7 +58,7 @@ Result<Step> step_of_round(JobContext& c, const RoundOptions& options) {
   auto finished = run_round(c, options);
   if (!finished) {
     if (finished.error() == make_error_code(BaseErrc::cancelled)) return finished.error();
-    BH_CHECK(note_round_failure(c, finished.error()));
+    BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
     return finished.error();
   }
   return *finished ? Step::finished() : Step::after(c.pace.poll);
@@ -107,7 +107,7 @@ boost::json::object untouched_roots(JobContext& c) {
 Result<Step> prepare_failover(JobContext& c) {
   BH_TRY(bool ended, replication_has_ended(c));
   if (!ended) return Step::after(c.pace.poll);
-  BH_CHECK(adopt_replication_base(c));
+  BH_RETURN_IF_ERROR(adopt_replication_base(c));
   PreflightReport report = run_preflight(c.world, c.item, c.job.source, c.job.target, c.job.request);
   if (const Check* failed = first_failed(report)) {
     // An agent that is away for a moment was there when the verb was accepted: worth another try.
@@ -115,9 +115,9 @@ Result<Step> prepare_failover(JobContext& c) {
     return make_error(passes ? ControlErrc::host_unreachable : ControlErrc::precondition_failed,
                       fmt::format("{}: {} ({})", failed->name, failed->cause, failed->fix));
   }
-  BH_CHECK(meet_epochs(c));
+  BH_RETURN_IF_ERROR(meet_epochs(c));
   Estimate sampled = sample_estimate(c.world, c.item, c.job.source, c.job.target);
-  BH_CHECK(c.update([&](Job& job, Item& item) {
+  BH_RETURN_IF_ERROR(c.update([&](Job& job, Item& item) {
     if (job.request.data_sync == DataSync::for_synchronization)
       sampled.downtime_s = projected_downtime(item, sampled.full_bytes).sum();
     job.estimate = sampled;
@@ -143,26 +143,27 @@ Result<Step> wait_for_complete(JobContext& c) {
       if (finished.error() == make_error_code(BaseErrc::cancelled)) return finished.error();
       // Nothing is lost while the VM runs on: shown, and tried again. With Complete Failover said, the abandoned
       // round's changes are in the final delta.
-      BH_CHECK(note_round_failure(c, finished.error()));
-      BH_CHECK(c.update([&](Job& job, Item&) { note_error(job, to_job_error(finished.error(), c.now_unix_s())); }));
+      BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
+      BH_RETURN_IF_ERROR(
+          c.update([&](Job& job, Item&) { note_error(job, to_job_error(finished.error(), c.now_unix_s())); }));
       c.live.retry_round_at = now + retry_pause(c, c.job.round.failures);
       if (c.job.complete_requested) {
-        BH_CHECK(abandon_round(c));
+        BH_RETURN_IF_ERROR(abandon_round(c));
         return Step::finished();
       }
       return Step::after(c.live.retry_round_at - now);
     }
     if (!*finished) return Step::after(c.pace.poll);
-    BH_CHECK(c.refresh());
+    BH_RETURN_IF_ERROR(c.refresh());
   }
   if (c.job.complete_requested) return Step::finished();
 
   if (c.live.last_look.count() == 0 || now >= c.live.last_look + c.pace.look) {
-    BH_CHECK(look_ahead(c));
+    BH_RETURN_IF_ERROR(look_ahead(c));
     c.live.last_look = now;
   }
   if (c.job.parent.empty() && completes_now(c.job.request.complete, c.job.projected_downtime_s, c.now_unix_s())) {
-    BH_CHECK(c.update([&](Job& job, Item&) {
+    BH_RETURN_IF_ERROR(c.update([&](Job& job, Item&) {
       if (job.cancel_requested) return;
       job.complete_requested = true;
       set_state(job, JobState::in_progress);
@@ -175,8 +176,9 @@ Result<Step> wait_for_complete(JobContext& c) {
     auto started = run_round(c, {DataSync::for_down_time, false, false});
     if (!started && started.error() == make_error_code(BaseErrc::cancelled)) return started.error();
     if (!started) {
-      BH_CHECK(note_round_failure(c, started.error()));
-      BH_CHECK(c.update([&](Job& job, Item&) { note_error(job, to_job_error(started.error(), c.now_unix_s())); }));
+      BH_RETURN_IF_ERROR(note_round_failure(c, started.error()));
+      BH_RETURN_IF_ERROR(
+          c.update([&](Job& job, Item&) { note_error(job, to_job_error(started.error(), c.now_unix_s())); }));
       c.live.retry_round_at = now + retry_pause(c, c.job.round.failures);
     }
     return Step::after(c.pace.poll);
@@ -207,7 +209,7 @@ Result<Step> shutdown_source(JobContext& c) {
                                             *outcome.last_write_age_ms, static_cast<std::uint64_t>(answered)));
     return result;
   };
-  BH_CHECK(c.once(
+  BH_RETURN_IF_ERROR(c.once(
       "shutdown", shut_down,
       [&](Job& job, Item&) {
         job.source_shut_down = true;
@@ -230,7 +232,7 @@ namespace {
 Result<Step> last_round(JobContext& c, DataSync sync) {
   BH_TRY(const auto step, step_of_round(c, {sync, true, false}));
   if (step.kind != Step::done) return step;
-  BH_CHECK(c.update(
+  BH_RETURN_IF_ERROR(c.update(
       [&](Job& job, Item&) {
         job.moments.delivered_unix_ms = c.now_unix_ms();
         job.moments.verify_s = verify_of_round(job);
@@ -241,7 +243,7 @@ Result<Step> last_round(JobContext& c, DataSync sync) {
 
 // What was measured, and what the next projection learns from it.
 Result<Step> settle_downtime(JobContext& c) {
-  BH_CHECK(c.update([](Job& job, Item& item) {
+  BH_RETURN_IF_ERROR(c.update([](Job& job, Item& item) {
     const auto parts = downtime_parts(job.moments);
     job.downtime_s = parts.sum();
     if (job.downtime_s > 0) learn_downtime(item, parts, payload_of_round(job), job.moments.first_write_unix_ms != 0);
@@ -250,7 +252,7 @@ Result<Step> settle_downtime(JobContext& c) {
 }
 
 Result<Step> without_first_write(JobContext& c, std::string why) {
-  BH_CHECK(c.update([&](Job& job, Item&) { job.moments.no_first_write = std::move(why); }));
+  BH_RETURN_IF_ERROR(c.update([&](Job& job, Item&) { job.moments.no_first_write = std::move(why); }));
   return settle_downtime(c);
 }
 
@@ -262,7 +264,7 @@ Result<Step> wait_for_first_write(JobContext& c) {
   const auto write = driver->first_write(c.target_vm(), kFirstWriteCall);
   const auto answered = c.now_unix_ms();
   if (write && write->kind == FirstWrite::seen) {
-    BH_CHECK(c.update([&](Job& job, Item&) {
+    BH_RETURN_IF_ERROR(c.update([&](Job& job, Item&) {
       const auto age = static_cast<std::int64_t>(std::min<std::uint64_t>(write->age_ms, INT32_MAX));
       job.moments.first_write_unix_ms = std::max(answered - age, job.moments.started_unix_ms);
       job.moments.unsure_ms = write->unsure_ms;
@@ -284,14 +286,14 @@ Result<Step> final_delta(JobContext& c) { return last_round(c, DataSync::for_dow
 Result<Step> full_download(JobContext& c) { return last_round(c, DataSync::for_synchronization); }
 
 Result<Step> swap_in(JobContext& c) {
-  BH_CHECK(swap_disks(c));
-  BH_CHECK(mark(c, &DowntimeMoments::swapped_unix_ms));
+  BH_RETURN_IF_ERROR(swap_disks(c));
+  BH_RETURN_IF_ERROR(mark(c, &DowntimeMoments::swapped_unix_ms));
   // Everything is ready; from here a plan decides whose turn it is, and a cancel is still possible.
   return c.job.gates.boot ? Step::finished() : Step::after(c.pace.look);
 }
 
 Result<Step> start_target(JobContext& c) {
-  BH_CHECK(mark(c, &DowntimeMoments::boot_begun_unix_ms));
+  BH_RETURN_IF_ERROR(mark(c, &DowntimeMoments::boot_begun_unix_ms));
   BH_TRY(VmDriver * driver, c.driver(c.job.target));
   const auto touch = [](Job& job, Item&) { job.target_started = true; };
   const auto create = [&]() -> Result<boost::json::value> {
@@ -300,10 +302,10 @@ Result<Step> start_target(JobContext& c) {
     if (absent && c.job.target.vm_exists && !c.job.request.create_vm_if_not_found)
       return make_error(ControlErrc::driver_failed,
                         "the VM is not known at the target, and the request does not ask to create it");
-    if (absent || !c.job.target.vm_exists) BH_CHECK(driver->create(c.target_vm(), c.item.vm));
+    if (absent || !c.job.target.vm_exists) BH_RETURN_IF_ERROR(driver->create(c.target_vm(), c.item.vm));
     return boost::json::value{{"created", absent}};
   };
-  BH_CHECK(c.once("create", create, touch));
+  BH_RETURN_IF_ERROR(c.once("create", create, touch));
   const auto start = [&]() -> Result<boost::json::value> {
     // Looked at in every try: a VM that ran before this one has written what the token does not know of.
     auto roots = untouched_roots(c);
@@ -311,13 +313,13 @@ Result<Step> start_target(JobContext& c) {
     return boost::json::value{{"token", outcome.token},
                               {"roots", outcome.token.empty() ? boost::json::object() : std::move(roots)}};
   };
-  BH_CHECK(c.once("start", start, touch, [&](Job& job, Item& item, const boost::json::value& outcome) {
+  BH_RETURN_IF_ERROR(c.once("start", start, touch, [&](Job& job, Item& item, const boost::json::value& outcome) {
     item.start_token = std::string(outcome.as_object().at("token").as_string());
     item.start_roots = outcome.as_object().at("roots").as_object();
     job.target_up_unix_s = c.now_unix_s();
     job.moments.started_unix_ms = c.now_unix_ms();
   }));
-  BH_CHECK(release_old_disks(c));
+  BH_RETURN_IF_ERROR(release_old_disks(c));
   return wait_for_first_write(c);
 }
 

@@ -27,7 +27,7 @@ Result<void> JobContext::update_with(const std::function<Result<void>(Transactio
     }
     return change(transaction, *stored, stored_item);
   });
-  BH_CHECK(std::move(accepted));
+  BH_RETURN_IF_ERROR(std::move(accepted));
   BH_TRY(job, world.records.job(id_));
   if (!job.item.empty()) {
     auto found = world.records.item(job.item);  // gone when its removal was asked for
@@ -49,7 +49,7 @@ Result<void> JobContext::update(const Change& change, Durability durability) {
         return {};
       },
       durability);
-  BH_CHECK(std::move(changed));
+  BH_RETURN_IF_ERROR(std::move(changed));
   return refresh();
 }
 
@@ -65,7 +65,7 @@ Result<boost::json::value> JobContext::once(const std::string& key, const Action
 
   const std::string object = "job/" + id_;
   bool cancelled = false;
-  BH_CHECK(update([&](Job& stored, Item& stored_item) {
+  BH_RETURN_IF_ERROR(update([&](Job& stored, Item& stored_item) {
     cancelled = cancel_is_due(stored);
     if (cancelled) return;
     if (intend) intend(stored, stored_item);
@@ -80,7 +80,7 @@ Result<boost::json::value> JobContext::once(const std::string& key, const Action
     spdlog::warn("{}: {} failed: {}", object, key, outcome.error().to_string());
     return outcome;
   }
-  BH_CHECK(update([&](Job& stored, Item& stored_item) {
+  BH_RETURN_IF_ERROR(update([&](Job& stored, Item& stored_item) {
     for (auto& record : stored.actions)
       if (record.key == key) record = {key, true, *outcome, now_unix_s()};
     if (settle) settle(stored, stored_item, *outcome);
@@ -101,7 +101,7 @@ Result<std::string> JobContext::new_job_id() {
 
 Result<void> stop_transfers(JobContext& context) {
   for (auto transfer = context.live.transfers.begin(); transfer != context.live.transfers.end();) {
-    BH_CHECK(context.world.data_plane.cancel_round(transfer->second.handle));
+    BH_RETURN_IF_ERROR(context.world.data_plane.cancel_round(transfer->second.handle));
     context.world.data_plane.forget_round(transfer->second.handle);
     transfer = context.live.transfers.erase(transfer);
   }

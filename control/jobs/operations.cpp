@@ -66,7 +66,7 @@ Result<void> require_verb(const Job& job, JobVerb verb) {
 }
 
 Result<FailoverPath> failover_path(const Item& item, const PlannedFailoverRequest& request) {
-  BH_CHECK(require_verb(item, ItemVerb::planned_failover));
+  BH_RETURN_IF_ERROR(require_verb(item, ItemVerb::planned_failover));
   FailoverPath path;
   path.direction = *planned_failover_direction(item.state);
   if (request.direction && *request.direction != path.direction)
@@ -122,7 +122,7 @@ Result<void> start_planned_failover(Transaction& transaction, std::string_view i
 
 Result<bool> start_commit(Transaction& transaction, std::string_view id, bool delete_source_disks, const Start& start) {
   BH_TRY(Item * item, transaction.item(id));
-  BH_CHECK(require_verb(*item, ItemVerb::failover_commit));
+  BH_RETURN_IF_ERROR(require_verb(*item, ItemVerb::failover_commit));
   if (item->state == ItemState::failover_commit_pending) {
     item->earlier_failover_committed = true;
     set_state(*item, ItemState::failover_committed);
@@ -139,9 +139,9 @@ Result<bool> start_commit(Transaction& transaction, std::string_view id, bool de
 
 Result<bool> start_cancel(Transaction& transaction, std::string_view id, const Start& start) {
   BH_TRY(Item * item, transaction.item(id));
-  BH_CHECK(require_verb(*item, ItemVerb::failover_cancel));
+  BH_RETURN_IF_ERROR(require_verb(*item, ItemVerb::failover_cancel));
   if (item->state == ItemState::planned_failover_in_progress) {
-    BH_CHECK(request_cancel(transaction, item->current_job));
+    BH_RETURN_IF_ERROR(request_cancel(transaction, item->current_job));
     return false;
   }
   BH_TRY(Job job, job_after_failover(transaction, JobKind::cancel_failover, start, *item));
@@ -154,7 +154,7 @@ Result<bool> start_cancel(Transaction& transaction, std::string_view id, const S
 
 Result<void> start_reprotect(Transaction& transaction, std::string_view id, const Start& start) {
   BH_TRY(Item * item, transaction.item(id));
-  BH_CHECK(require_verb(*item, ItemVerb::re_protect));
+  BH_RETURN_IF_ERROR(require_verb(*item, ItemVerb::re_protect));
   for (const auto& disk : item->recovery.disks)
     if (is_nbd_uri(disk.path))
       return make_error(NbdErrc::read_only, fmt::format("disk {} at the recovery site of item {}", disk.name, id));
@@ -185,7 +185,7 @@ void add_replication_job(Transaction& transaction, Item& item, const std::string
 
 Result<void> request_resume(Transaction& transaction, std::string_view id) {
   BH_TRY(Job * job, transaction.job(id));
-  BH_CHECK(require_verb(*job, JobVerb::resume));
+  BH_RETURN_IF_ERROR(require_verb(*job, JobVerb::resume));
   if (job->task() == TaskKind::plan_shutdown || job->task() == TaskKind::plan_boot)
     job->manual_confirmed = true;
   else
@@ -198,7 +198,7 @@ Result<void> request_resume(Transaction& transaction, std::string_view id) {
 Result<void> request_cancel(Transaction& transaction, std::string_view id) {
   BH_TRY(Job * job, transaction.job(id));
   if (job->cancel_requested && !has_ended(job->state)) return {};  // said before: nothing more to do
-  BH_CHECK(require_verb(*job, JobVerb::cancel));
+  BH_RETURN_IF_ERROR(require_verb(*job, JobVerb::cancel));
   job->cancel_requested = true;
   if (job->state != JobState::not_started) set_state(*job, JobState::in_progress);
   job->waiting_for.clear();
@@ -207,7 +207,7 @@ Result<void> request_cancel(Transaction& transaction, std::string_view id) {
 
 Result<void> restart_failed(Transaction& transaction, std::string_view id, std::int64_t now_unix_s) {
   BH_TRY(Job * job, transaction.job(id));
-  BH_CHECK(require_verb(*job, JobVerb::restart));
+  BH_RETURN_IF_ERROR(require_verb(*job, JobVerb::restart));
   if (!job->item.empty()) {
     BH_TRY(Item * item, transaction.item(job->item));
     if (item->current_job != job->id)
@@ -220,7 +220,7 @@ Result<void> restart_failed(Transaction& transaction, std::string_view id, std::
     BH_TRY(const Job* child, transaction.job(child_id));
     if (child->state != JobState::failed) continue;
     BH_TRY(const Item* item, transaction.item(child->item));
-    if (item->current_job == child_id) BH_CHECK(restart_failed(transaction, child_id, now_unix_s));
+    if (item->current_job == child_id) BH_RETURN_IF_ERROR(restart_failed(transaction, child_id, now_unix_s));
   }
   enter_task(*job, now_unix_s);
   return {};

@@ -85,7 +85,8 @@ Result<void> start_children(JobContext& c, const std::vector<std::string>& items
     });
     if (!started && started.error() == make_error_code(BaseErrc::cancelled)) return started;
     if (!started)
-      BH_CHECK(c.update([&](Job& job, Item&) { note_error(job, to_job_error(started.error(), c.now_unix_s())); }));
+      BH_RETURN_IF_ERROR(
+          c.update([&](Job& job, Item&) { note_error(job, to_job_error(started.error(), c.now_unix_s())); }));
   }
   return c.refresh();
 }
@@ -104,7 +105,7 @@ Result<void> open_gates(JobContext& c, const std::vector<Child>& children, bool 
       job->waiting_for.clear();
       return {};
     };
-    BH_CHECK(c.world.records.transact(open));
+    BH_RETURN_IF_ERROR(c.world.records.transact(open));
   }
   return {};
 }
@@ -116,12 +117,12 @@ Result<void> next_step(JobContext& c) {
 // One action: a command, recorded before and after; or a manual step that suspends the plan until resume.
 Result<Step> run_action(JobContext& c, const PlanGroup& group, const char* when, const PlanAction& action) {
   if (action.direction != "both" && action.direction != to_string(c.job.direction)) {
-    BH_CHECK(next_step(c));
+    BH_RETURN_IF_ERROR(next_step(c));
     return Step::repeat();
   }
   if (action.manual) {
     bool confirmed = false;
-    BH_CHECK(c.update([&](Job& job, Item&) {
+    BH_RETURN_IF_ERROR(c.update([&](Job& job, Item&) {
       confirmed = job.manual_confirmed;
       if (confirmed) {
         job.manual_confirmed = false;
@@ -141,8 +142,8 @@ Result<Step> run_action(JobContext& c, const PlanGroup& group, const char* when,
     if (!done) return std::move(done).error().with_context("action " + action.name);
     return boost::json::value(nullptr);
   };
-  BH_CHECK(c.once(fmt::format("command/{}/{}/{}", group.name, when, c.job.step), run, {},
-                  [](Job& job, Item&, const boost::json::value&) { ++job.step; }));
+  BH_RETURN_IF_ERROR(c.once(fmt::format("command/{}/{}/{}", group.name, when, c.job.step), run, {},
+                            [](Job& job, Item&, const boost::json::value&) { ++job.step; }));
   return Step::repeat();
 }
 
@@ -170,18 +171,18 @@ Result<Step> run_groups(JobContext& c, const Phase& phase) {
   if (step < before.size()) return run_action(c, group, phase.before_name, before[step]);
   if (step == before.size()) {
     BH_TRY(auto children, children_of(c, group.items));
-    BH_CHECK(open_gates(c, children, phase.boot));
+    BH_RETURN_IF_ERROR(open_gates(c, children, phase.boot));
     BH_TRY(children, children_of(c, group.items));
     BH_TRY(bool reached, all_reached(children, [&](const Child& child) {
              return phase.boot ? succeeded(child) : succeeded(child) || is_past(child, TaskKind::shutdown_source);
            }));
     if (!reached) return Step::after(c.pace.look);
-    BH_CHECK(next_step(c));
+    BH_RETURN_IF_ERROR(next_step(c));
     return Step::repeat();
   }
   if (step - before.size() - 1 < after.size())
     return run_action(c, group, phase.after_name, after[step - before.size() - 1]);
-  BH_CHECK(c.update([](Job& job, Item&) {
+  BH_RETURN_IF_ERROR(c.update([](Job& job, Item&) {
     ++job.group;
     job.step = 0;
   }));
@@ -197,10 +198,10 @@ Result<Step> plan_replicate(JobContext& c) {
                                      const Start& start) -> Result<bool> {
     PlannedFailoverRequest request = c.job.request;
     request.complete = {};  // the plan's to say
-    BH_CHECK(start_planned_failover(transaction, item, request, start));
+    BH_RETURN_IF_ERROR(start_planned_failover(transaction, item, request, start));
     return true;
   };
-  BH_CHECK(start_children(c, items, start_child));
+  BH_RETURN_IF_ERROR(start_children(c, items, start_child));
   BH_TRY(auto children, children_of(c, items));
   const TaskKind waits_in =
       c.job.request.data_sync == DataSync::for_down_time ? TaskKind::wait_for_complete : TaskKind::shutdown_source;
@@ -220,14 +221,14 @@ Result<Step> plan_wait(JobContext& c) {
     next += child.next_delta_bytes;
   }
   if (projected != c.job.projected_downtime_s || next != c.job.next_delta_bytes)
-    BH_CHECK(c.update(
+    BH_RETURN_IF_ERROR(c.update(
         [&](Job& job, Item&) {
           job.projected_downtime_s = projected;
           job.next_delta_bytes = next;
         },
         Durability::relaxed));
   if (completes_now(c.job.request.complete, projected, c.now_unix_s())) {
-    BH_CHECK(c.update([](Job& job, Item&) {
+    BH_RETURN_IF_ERROR(c.update([](Job& job, Item&) {
       if (!job.cancel_requested) job.complete_requested = true;
     }));
     return Step::repeat();
@@ -252,10 +253,10 @@ Result<Step> plan_items(JobContext& c) {
   const StartChild start_child = [&](Transaction& transaction, const std::string& item,
                                      const Start& start) -> Result<bool> {
     if (commit) return start_commit(transaction, item, c.job.delete_source_disks, start);
-    BH_CHECK(start_reprotect(transaction, item, start));
+    BH_RETURN_IF_ERROR(start_reprotect(transaction, item, start));
     return true;
   };
-  BH_CHECK(start_children(c, items, start_child));
+  BH_RETURN_IF_ERROR(start_children(c, items, start_child));
   BH_TRY(auto children, children_of(c, items));
   BH_TRY(bool ended, all_reached(children, succeeded));
   return ended ? Step::finished() : Step::after(c.pace.look);
@@ -277,7 +278,7 @@ Result<bool> cancel_plan_items(JobContext& c) {
         if (!started) return started.error();
         return {};
       };
-      BH_CHECK(c.world.records.transact(bring_back));
+      BH_RETURN_IF_ERROR(c.world.records.transact(bring_back));
       continue;
     }
     resting = false;
@@ -286,7 +287,7 @@ Result<bool> cancel_plan_items(JobContext& c) {
       if (!is_allowed(JobVerb::cancel, *job)) return {};  // its target is being started: it stays
       return request_cancel(transaction, id);
     };
-    BH_CHECK(c.world.records.transact(cancel));
+    BH_RETURN_IF_ERROR(c.world.records.transact(cancel));
   }
   return resting;
 }

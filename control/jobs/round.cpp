@@ -65,9 +65,9 @@ void settle_snapshot(Job& job, const boost::json::value& outcome, std::int64_t n
 
 Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::size_t index) {
   const std::string name = c.job.round.disks[index].disk;
-  if (c.job.round.failures > 0) BH_CHECK(meet_epochs(c));
+  if (c.job.round.failures > 0) BH_RETURN_IF_ERROR(meet_epochs(c));
   bool cancelled = false;
-  BH_CHECK(c.update([&](Job& job, Item& item) {
+  BH_RETURN_IF_ERROR(c.update([&](Job& job, Item& item) {
     cancelled = cancel_is_due(job);
     if (cancelled) return;
     job.round.disks[index].epoch = ++item.epoch;
@@ -150,7 +150,7 @@ Result<bool> poll_transfers(JobContext& c) {
     c.world.data_plane.forget_round(found->second.handle);
     c.live.transfers.erase(found);
     if (progress && progress->phase == RoundPhase::succeeded) {
-      BH_CHECK(settle_transfer(c, i, progress->result));
+      BH_RETURN_IF_ERROR(settle_transfer(c, i, progress->result));
     } else if (!failed) {
       failed =
           !progress
@@ -187,10 +187,10 @@ Result<void> require_verified(const JobContext& c, const RoundOptions& options) 
 Result<void> close_round(JobContext& c) {
   const auto release = [&]() -> Result<boost::json::value> {
     BH_TRY(VmDriver * driver, c.driver(c.job.source));
-    BH_CHECK(driver->release_snapshot(c.source_vm(), c.job.round.snapshot, true));
+    BH_RETURN_IF_ERROR(driver->release_snapshot(c.source_vm(), c.job.round.snapshot, true));
     return boost::json::value(nullptr);
   };
-  BH_CHECK(c.once(round_key("release", c.job), release, {}, [](Job& job, Item&, const boost::json::value&) {
+  BH_RETURN_IF_ERROR(c.once(round_key("release", c.job), release, {}, [](Job& job, Item&, const boost::json::value&) {
     job.round.open = false;
     job.round.base_token = job.round.token;
     job.round.base_roots.clear();
@@ -216,10 +216,10 @@ Result<void> swap_disks(JobContext& c) {
   const auto disks = c.job.source.disks;  // a copy: once() reads the job anew
   for (const auto& disk : disks) {
     const auto swap = [&]() -> Result<boost::json::value> {
-      BH_CHECK(c.world.data_plane.swap_disk(c.target_disk(disk.name), c.item.epoch));
+      BH_RETURN_IF_ERROR(c.world.data_plane.swap_disk(c.target_disk(disk.name), c.item.epoch));
       return boost::json::value(nullptr);
     };
-    BH_CHECK(c.once("swap/" + disk.name, swap, [](Job&, Item& item) { ++item.epoch; }));
+    BH_RETURN_IF_ERROR(c.once("swap/" + disk.name, swap, [](Job&, Item& item) { ++item.epoch; }));
   }
   return {};
 }
@@ -228,30 +228,30 @@ Result<void> release_old_disks(JobContext& c) {
   const auto disks = c.job.source.disks;  // a copy: once() reads the job anew
   for (const auto& disk : disks) {
     const auto release = [&]() -> Result<boost::json::value> {
-      BH_CHECK(c.world.data_plane.release_old(c.target_disk(disk.name), c.item.epoch));
+      BH_RETURN_IF_ERROR(c.world.data_plane.release_old(c.target_disk(disk.name), c.item.epoch));
       return boost::json::value(nullptr);
     };
-    BH_CHECK(c.once("release-old/" + disk.name, release, [](Job&, Item& item) { ++item.epoch; }));
+    BH_RETURN_IF_ERROR(c.once("release-old/" + disk.name, release, [](Job&, Item& item) { ++item.epoch; }));
   }
   return {};
 }
 
 Result<bool> run_round(JobContext& c, const RoundOptions& options) {
-  if (!c.job.round.open) BH_CHECK(open_round(c, options));
-  BH_CHECK(c.once(
+  if (!c.job.round.open) BH_RETURN_IF_ERROR(open_round(c, options));
+  BH_RETURN_IF_ERROR(c.once(
       round_key("snapshot", c.job), [&] { return take_snapshot(c); }, {},
       [&](Job& job, Item&, const boost::json::value& outcome) { settle_snapshot(job, outcome, c.now_unix_s()); }));
   for (std::size_t i = 0; i < c.job.round.disks.size(); ++i)
     if (!c.job.round.disks[i].done && !c.live.transfers.contains(c.job.round.disks[i].disk))
-      BH_CHECK(start_transfer(c, options, i));
+      BH_RETURN_IF_ERROR(start_transfer(c, options, i));
   BH_TRY(bool running, poll_transfers(c));
   if (running) return false;
-  BH_CHECK(require_verified(c, options));
+  BH_RETURN_IF_ERROR(require_verified(c, options));
   if (options.swap) {
-    BH_CHECK(swap_disks(c));
-    BH_CHECK(release_old_disks(c));
+    BH_RETURN_IF_ERROR(swap_disks(c));
+    BH_RETURN_IF_ERROR(release_old_disks(c));
   }
-  BH_CHECK(close_round(c));
+  BH_RETURN_IF_ERROR(close_round(c));
   return true;
 }
 
@@ -259,20 +259,20 @@ Result<void> abandon_round(JobContext& c) {
   if (!c.job.round.open) return {};
   const auto release = [&]() -> Result<boost::json::value> {
     BH_TRY(VmDriver * driver, c.driver(c.job.source));
-    BH_CHECK(driver->release_snapshot(c.source_vm(), c.job.round.snapshot, false));
+    BH_RETURN_IF_ERROR(driver->release_snapshot(c.source_vm(), c.job.round.snapshot, false));
     return boost::json::value(nullptr);
   };
   // Also from the rollback, where a cancel is not due any more.
-  BH_CHECK(c.once(round_key("abandon", c.job), release, {},
-                  [](Job& job, Item&, const boost::json::value&) { job.round.open = false; }));
+  BH_RETURN_IF_ERROR(c.once(round_key("abandon", c.job), release, {},
+                            [](Job& job, Item&, const boost::json::value&) { job.round.open = false; }));
   return {};
 }
 
 Result<void> note_round_failure(JobContext& c, const Error& error) {
-  BH_CHECK(stop_transfers(c));
+  BH_RETURN_IF_ERROR(stop_transfers(c));
   const bool no_base = error.symbol() == make_error(EngineErrc::no_base).symbol();
   const bool base_holds = error != make_error_code(ControlErrc::not_verified) && !no_base;
-  BH_CHECK(c.update([&](Job& job, Item&) {
+  BH_RETURN_IF_ERROR(c.update([&](Job& job, Item&) {
     ++job.round.failures;
     if (base_holds) return;
     // What the target holds is not what its digests say, or there is nothing: compare everything again.

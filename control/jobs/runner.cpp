@@ -191,13 +191,13 @@ Clock::Duration Runner::step(const std::string& id, LiveJob& live) {
 
 // Errors of this function are the store's; what a task reports is handled inside.
 Result<Clock::Duration> Runner::step_job(JobContext& c) {
-  BH_CHECK(c.refresh());
+  BH_RETURN_IF_ERROR(c.refresh());
   if (has_ended(c.job.state)) {
-    BH_CHECK(stop_transfers(c));
+    BH_RETURN_IF_ERROR(stop_transfers(c));
     return kNever;
   }
   if (c.job.state == JobState::not_started && !c.job.cancel_requested)
-    BH_CHECK(c.update([&](Job& job, Item&) {
+    BH_RETURN_IF_ERROR(c.update([&](Job& job, Item&) {
       if (job.state == JobState::not_started && !job.cancel_requested) enter_task(job, c.now_unix_s());
     }));
   if (c.job.state == JobState::not_started && !c.job.cancel_requested) return c.world.clock.now();
@@ -209,7 +209,7 @@ Result<Clock::Duration> Runner::step_job(JobContext& c) {
       if (!*resting) return c.world.clock.now() + pace_.look;
     }
     BH_TRY(std::string spare_id, c.new_job_id());
-    BH_CHECK(c.update_with([&](Transaction& transaction, Job& job, Item* item) -> Result<void> {
+    BH_RETURN_IF_ERROR(c.update_with([&](Transaction& transaction, Job& job, Item* item) -> Result<void> {
       if (!job.rolling_back) begin_rollback(transaction, job, item, c.now_unix_s(), spare_id);
       return {};
     }));
@@ -229,7 +229,7 @@ Result<Clock::Duration> Runner::step_job(JobContext& c) {
   }
   if (!result) return after_error(c, result.error());
   switch (result->kind) {
-    case Step::done: BH_CHECK(advance(c)); return has_ended(c.job.state) ? kNever : c.world.clock.now();
+    case Step::done: BH_RETURN_IF_ERROR(advance(c)); return has_ended(c.job.state) ? kNever : c.world.clock.now();
     case Step::again: return c.world.clock.now();
     case Step::wait:
       return c.world.clock.now() + std::max<Clock::Duration>(result->pause, std::chrono::milliseconds(1));
@@ -258,14 +258,14 @@ Result<Clock::Duration> Runner::after_error(JobContext& c, const Error& error) {
   if (stores) return error;
   if (error.retry() == Retry::later && ++c.live.attempts < pace_.attempts) {
     spdlog::warn("job {}: {} (attempt {})", c.job.id, error.to_string(), c.live.attempts);
-    BH_CHECK(c.update([&](Job& job, Item&) { note_error(job, to_job_error(error, c.now_unix_s())); }));
+    BH_RETURN_IF_ERROR(c.update([&](Job& job, Item&) { note_error(job, to_job_error(error, c.now_unix_s())); }));
     Clock::Duration pause = pace_.retry_first;
     for (std::uint32_t i = 1; i < c.live.attempts; ++i) pause *= 2;
     return now + std::min<Clock::Duration>(pause, pace_.retry_last);
   }
   if (auto stopped = stop_transfers(c); !stopped) spdlog::warn("job {}: {}", c.job.id, stopped.error().to_string());
   spdlog::error("job {} failed: {}", c.job.id, error.to_string());
-  BH_CHECK(c.update_with([&](Transaction&, Job& job, Item* item) -> Result<void> {
+  BH_RETURN_IF_ERROR(c.update_with([&](Transaction&, Job& job, Item* item) -> Result<void> {
     if (cancel_is_due(job)) return {};
     fail_job(job, item, to_job_error(error, c.now_unix_s()));
     return {};

@@ -106,7 +106,7 @@ Result<std::unique_ptr<Service>> Service::create(Store& store, DataPlane& data_p
                                                  const Pace& pace, ActionCommand run_action) {
   std::unique_ptr<Service> service(new Service(std::make_unique<State>(
       store, data_plane, drivers, clock, random, std::move(owner), limits, pace, std::move(run_action))));
-  BH_CHECK(service->state_->runner.load());
+  BH_RETURN_IF_ERROR(service->state_->runner.load());
   return service;
 }
 
@@ -126,7 +126,7 @@ Result<Item> Service::put_item(const Actor& actor, const Item& declared,
   auto accepted = s.verb(
       actor, required_role(ItemVerb::update), "item.put", "item/" + declared.id,
       [&](Transaction& transaction) -> Result<void> {
-        BH_CHECK(check_item(declared));
+        BH_RETURN_IF_ERROR(check_item(declared));
         auto found = transaction.item(declared.id);
         if (!found && found.error() != make_error_code(ControlErrc::not_found)) return found.error();
         const std::uint64_t version = found ? (*found)->version : 0;
@@ -136,7 +136,7 @@ Result<Item> Service::put_item(const Actor& actor, const Item& declared,
         Item item = declared;
         if (found) {
           const Item& old = **found;
-          BH_CHECK(require_verb(old, ItemVerb::update));
+          BH_RETURN_IF_ERROR(require_verb(old, ItemVerb::update));
           item = old;
           item.vm = declared.vm;
           item.recovery = declared.recovery;
@@ -171,7 +171,7 @@ Result<Item> Service::put_item(const Actor& actor, const Item& declared,
         transaction.add(std::move(fresh));
         return {};
       });
-  BH_CHECK(std::move(accepted));
+  BH_RETURN_IF_ERROR(std::move(accepted));
   return s.records.item(declared.id);
 }
 
@@ -185,7 +185,7 @@ Result<void> Service::remove_item(const Actor& actor, std::string_view id,
         if (expected_version && *expected_version != item->version)
           return make_error(ControlErrc::conflict,
                             fmt::format("item {} has version {}, not {}", id, item->version, *expected_version));
-        BH_CHECK(require_verb(*item, ItemVerb::remove));
+        BH_RETURN_IF_ERROR(require_verb(*item, ItemVerb::remove));
         BH_TRY(auto plans, s.records.plans());
         for (const auto& plan : plans)
           for (const auto& group : plan.groups)
@@ -207,9 +207,9 @@ Result<void> Service::remove_item(const Actor& actor, std::string_view id,
 Result<PreflightReport> Service::preflight(const Actor& actor, std::string_view id,
                                            const PlannedFailoverRequest& request) {
   auto& s = *state_;
-  BH_CHECK(s.require_role(actor, required_role(ItemVerb::preflight)));
+  BH_RETURN_IF_ERROR(s.require_role(actor, required_role(ItemVerb::preflight)));
   BH_TRY(Item item, s.records.item(id));
-  BH_CHECK(require_verb(item, ItemVerb::preflight));
+  BH_RETURN_IF_ERROR(require_verb(item, ItemVerb::preflight));
   PreflightReport early;
   if (item.state == ItemState::failover_commit_pending)
     early.checks.push_back({"earlier-failover", CheckLevel::failed, "preflight.not_committed",
@@ -232,7 +232,7 @@ Result<std::string> Service::planned_failover(const Actor& actor, std::string_vi
   BH_TRY(Start start, s.new_start(actor));
   // The checks ask the host agent, so they run before the transaction; the job runs them once more.
   const auto checked = [&]() -> Result<void> {
-    BH_CHECK(s.require_role(actor, required_role(ItemVerb::planned_failover)));
+    BH_RETURN_IF_ERROR(s.require_role(actor, required_role(ItemVerb::planned_failover)));
     BH_TRY(Item item, s.records.item(id));
     BH_TRY(FailoverPath path, failover_path(item, request));
     PreflightReport report = run_preflight(s.world, item, path.source, path.target, request);
@@ -245,8 +245,9 @@ Result<std::string> Service::planned_failover(const Actor& actor, std::string_vi
     s.audit(actor, to_string(ItemVerb::planned_failover), object, "refused", passed.error().to_string());
     return passed.error();
   }
-  BH_CHECK(s.verb(actor, required_role(ItemVerb::planned_failover), to_string(ItemVerb::planned_failover), object,
-                  [&](Transaction& transaction) { return start_planned_failover(transaction, id, request, start); }));
+  BH_RETURN_IF_ERROR(
+      s.verb(actor, required_role(ItemVerb::planned_failover), to_string(ItemVerb::planned_failover), object,
+             [&](Transaction& transaction) { return start_planned_failover(transaction, id, request, start); }));
   return start.job_id;
 }
 
@@ -259,7 +260,7 @@ Result<std::string> Service::failover_commit(const Actor& actor, std::string_vie
                            BH_TRY(added, start_commit(transaction, id, delete_source_disks, start));
                            return {};
                          });
-  BH_CHECK(std::move(accepted));
+  BH_RETURN_IF_ERROR(std::move(accepted));
   return added ? start.job_id : std::string();
 }
 
@@ -274,16 +275,16 @@ Result<std::string> Service::failover_cancel(const Actor& actor, std::string_vie
                            job = added ? start.job_id : item->current_job;
                            return {};
                          });
-  BH_CHECK(std::move(accepted));
+  BH_RETURN_IF_ERROR(std::move(accepted));
   return job;
 }
 
 Result<std::string> Service::re_protect(const Actor& actor, std::string_view id) {
   auto& s = *state_;
   BH_TRY(Start start, s.new_start(actor));
-  BH_CHECK(s.verb(actor, required_role(ItemVerb::re_protect), to_string(ItemVerb::re_protect),
-                  "item/" + std::string(id),
-                  [&](Transaction& transaction) { return start_reprotect(transaction, id, start); }));
+  BH_RETURN_IF_ERROR(s.verb(actor, required_role(ItemVerb::re_protect), to_string(ItemVerb::re_protect),
+                            "item/" + std::string(id),
+                            [&](Transaction& transaction) { return start_reprotect(transaction, id, start); }));
   return start.job_id;
 }
 
@@ -331,11 +332,11 @@ Result<void> Service::restart_job(const Actor& actor, std::string_view id) {
 Result<NewToken> Service::create_token(const Actor& actor, std::string_view name, Role role, std::int64_t lifetime_s) {
   auto& s = *state_;
   const auto make = [&]() -> Result<NewToken> {
-    BH_CHECK(s.require_role(actor, Role::admin));
+    BH_RETURN_IF_ERROR(s.require_role(actor, Role::admin));
     if (!is_valid_id(name))
       return make_error(ControlErrc::invalid, "a token's name is made of letters, digits, '.', '_' and '-'");
     NewToken token = make_token(std::string(name), role, lifetime_s, s.now(), s.random);
-    BH_CHECK(s.store.add_token(token.record));
+    BH_RETURN_IF_ERROR(s.store.add_token(token.record));
     return token;
   };
   auto token = make();
@@ -345,14 +346,14 @@ Result<NewToken> Service::create_token(const Actor& actor, std::string_view name
 }
 
 Result<std::vector<TokenRecord>> Service::list_tokens(const Actor& actor) {
-  BH_CHECK(state_->require_role(actor, Role::admin));
+  BH_RETURN_IF_ERROR(state_->require_role(actor, Role::admin));
   return state_->store.list_tokens();
 }
 
 Result<void> Service::remove_token(const Actor& actor, std::string_view name) {
   auto& s = *state_;
   const auto remove = [&]() -> Result<void> {
-    BH_CHECK(s.require_role(actor, Role::admin));
+    BH_RETURN_IF_ERROR(s.require_role(actor, Role::admin));
     BH_TRY(bool removed, s.store.remove_token(name));
     if (!removed) return make_error(ControlErrc::not_found, "token " + std::string(name));
     return {};
@@ -369,7 +370,7 @@ Result<Actor> Service::authenticate(std::string_view bearer_token) {
 
 Result<std::vector<AuditEntry>> Service::list_audit(const Actor& actor, std::string_view object, std::uint64_t before,
                                                     std::size_t limit) {
-  BH_CHECK(state_->require_role(actor, Role::reader));
+  BH_RETURN_IF_ERROR(state_->require_role(actor, Role::reader));
   return state_->store.list_audit(object, before, std::min<std::size_t>(limit, 1000));
 }
 void Service::audit(const Actor& actor, std::string_view action, std::string_view object, std::string_view outcome,

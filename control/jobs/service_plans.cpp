@@ -65,7 +65,7 @@ Result<RecoveryPlan> Service::put_plan(const Actor& actor, const RecoveryPlan& p
   auto& s = *state_;
   auto accepted =
       s.verb(actor, Role::admin, "plan.put", "plan/" + plan.id, [&](Transaction& transaction) -> Result<void> {
-        BH_CHECK(check_plan(plan));
+        BH_RETURN_IF_ERROR(check_plan(plan));
         for (const auto& group : plan.groups)
           for (const auto& item : group.items)
             if (!s.records.item(item)) return invalid(fmt::format("group {}: there is no item '{}'", group.name, item));
@@ -95,7 +95,7 @@ Result<RecoveryPlan> Service::put_plan(const Actor& actor, const RecoveryPlan& p
         stored.shutdown_in_boot_order = plan.shutdown_in_boot_order;
         return {};
       });
-  BH_CHECK(std::move(accepted));
+  BH_RETURN_IF_ERROR(std::move(accepted));
   return s.records.plan(plan.id);
 }
 
@@ -125,10 +125,10 @@ Result<std::string> Service::plan_planned_failover(const Actor& actor, std::stri
   BH_TRY(Start start, s.new_start(actor));
   PlannedFailoverRequest complete = request;
   const auto checked = [&]() -> Result<void> {
-    BH_CHECK(s.require_role(actor, Role::operator_));
+    BH_RETURN_IF_ERROR(s.require_role(actor, Role::operator_));
     BH_TRY(RecoveryPlan plan, s.records.plan(id));
     BH_TRY(auto items, items_of(s.records, plan));
-    BH_CHECK(require_items(items, ItemVerb::planned_failover));
+    BH_RETURN_IF_ERROR(require_items(items, ItemVerb::planned_failover));
     if (items.empty()) return make_error(ControlErrc::invalid, "the plan has no items");
     for (const auto& item : items) {
       BH_TRY(FailoverPath path, failover_path(item, request));
@@ -148,7 +148,7 @@ Result<std::string> Service::plan_planned_failover(const Actor& actor, std::stri
     s.audit(actor, "plan.plannedFailover", object, "refused", passed.error().to_string());
     return passed.error();
   }
-  BH_CHECK(s.verb(actor, Role::operator_, "plan.plannedFailover", object, [&](Transaction& transaction) {
+  BH_RETURN_IF_ERROR(s.verb(actor, Role::operator_, "plan.plannedFailover", object, [&](Transaction& transaction) {
     return start_plan_job(transaction, id, JobKind::plan_planned_failover, start, complete, false);
   }));
   return start.job_id;
@@ -161,10 +161,10 @@ Result<std::string> Service::plan_commit(const Actor& actor, std::string_view id
                          [&](Transaction& transaction) -> Result<void> {
                            BH_TRY(const RecoveryPlan* plan, transaction.plan(id));
                            BH_TRY(auto items, items_of(s.records, *plan));
-                           BH_CHECK(require_items(items, ItemVerb::failover_commit));
+                           BH_RETURN_IF_ERROR(require_items(items, ItemVerb::failover_commit));
                            return start_plan_job(transaction, id, JobKind::plan_commit, start, {}, delete_source_disks);
                          });
-  BH_CHECK(std::move(accepted));
+  BH_RETURN_IF_ERROR(std::move(accepted));
   return start.job_id;
 }
 
@@ -175,10 +175,10 @@ Result<std::string> Service::plan_re_protect(const Actor& actor, std::string_vie
                          [&](Transaction& transaction) -> Result<void> {
                            BH_TRY(const RecoveryPlan* plan, transaction.plan(id));
                            BH_TRY(auto items, items_of(s.records, *plan));
-                           BH_CHECK(require_items(items, ItemVerb::re_protect));
+                           BH_RETURN_IF_ERROR(require_items(items, ItemVerb::re_protect));
                            return start_plan_job(transaction, id, JobKind::plan_reprotect, start, {}, false);
                          });
-  BH_CHECK(std::move(accepted));
+  BH_RETURN_IF_ERROR(std::move(accepted));
   return start.job_id;
 }
 

@@ -27,10 +27,10 @@ Result<Step> delete_source_vm(JobContext& c) {
   if (c.job.direction == Direction::primary_to_recovery) return Step::finished();
   const auto remove = [&]() -> Result<boost::json::value> {
     BH_TRY(VmDriver * driver, c.driver(c.job.source));
-    BH_CHECK(driver->remove(c.source_vm(), c.job.delete_source_disks));
+    BH_RETURN_IF_ERROR(driver->remove(c.source_vm(), c.job.delete_source_disks));
     return kDone;
   };
-  BH_CHECK(c.once("remove", remove));
+  BH_RETURN_IF_ERROR(c.once("remove", remove));
   return Step::finished();
 }
 
@@ -45,30 +45,30 @@ Result<Step> stop_target(JobContext& c) {
     BH_TRY(VmDriver * driver, c.driver(c.job.target));
     BH_TRY(VmFacts facts, driver->describe(c.target_vm()));
     // Also one that is off: its guest may have powered off by itself, and a hypervisor may still have its disks open.
-    if (facts.power != PowerState::absent) BH_CHECK(driver->stop(c.target_vm()));
+    if (facts.power != PowerState::absent) BH_RETURN_IF_ERROR(driver->stop(c.target_vm()));
     return kDone;
   };
-  BH_CHECK(c.once("stop", stop));
+  BH_RETURN_IF_ERROR(c.once("stop", stop));
   return Step::finished();
 }
 
 Result<Step> give_back_disks(JobContext& c) {
-  BH_CHECK(stop_transfers(c));
-  BH_CHECK(abandon_round(c));
+  BH_RETURN_IF_ERROR(stop_transfers(c));
+  BH_RETURN_IF_ERROR(abandon_round(c));
   if (c.job.target_touched) {
-    BH_CHECK(meet_epochs(c));
+    BH_RETURN_IF_ERROR(meet_epochs(c));
     const auto disks = c.job.source.disks;  // a copy: once() reads the job anew
     for (const auto& disk : disks) {
       const auto give_back = [&]() -> Result<boost::json::value> {
-        BH_CHECK(c.world.data_plane.give_back(c.target_disk(disk.name), c.item.epoch));
+        BH_RETURN_IF_ERROR(c.world.data_plane.give_back(c.target_disk(disk.name), c.item.epoch));
         return kDone;
       };
-      BH_CHECK(c.once("give-back/" + disk.name, give_back, [](Job&, Item& item) { ++item.epoch; }));
+      BH_RETURN_IF_ERROR(c.once("give-back/" + disk.name, give_back, [](Job&, Item& item) { ++item.epoch; }));
     }
   }
   if (c.job.kind != JobKind::replication) {
     forget_tokens(c);
-    BH_CHECK(c.update([](Job& job, Item&) {
+    BH_RETURN_IF_ERROR(c.update([](Job& job, Item&) {
       job.round.base_token.clear();
       job.round.base_roots.clear();
     }));
@@ -80,10 +80,10 @@ Result<Step> start_source(JobContext& c) {
   if (!c.job.source_shut_down) return Step::finished();
   const auto start = [&]() -> Result<boost::json::value> {
     BH_TRY(VmDriver * driver, c.driver(c.job.source));
-    BH_CHECK(driver->start(c.source_vm()));
+    BH_RETURN_IF_ERROR(driver->start(c.source_vm()));
     return kDone;
   };
-  BH_CHECK(c.once("start-source", start));
+  BH_RETURN_IF_ERROR(c.once("start-source", start));
   return Step::finished();
 }
 
@@ -92,15 +92,16 @@ Result<Step> prepare_reprotect(JobContext& c) {
   BH_TRY(VmFacts facts, driver->describe(c.source_vm()));
   if (facts.power == PowerState::absent)
     return make_error(ControlErrc::driver_failed, "the VM is not known at the primary site");
-  BH_CHECK(c.world.data_plane.host_report(c.job.source.host));
-  BH_CHECK(meet_epochs(c));
+  BH_RETURN_IF_ERROR(c.world.data_plane.host_report(c.job.source.host));
+  BH_RETURN_IF_ERROR(meet_epochs(c));
   return Step::finished();
 }
 
 Result<Step> initial_replication(JobContext& c) {
   auto finished = run_round(c, {DataSync::for_down_time, false, true});
   if (!finished) {
-    if (finished.error() != make_error_code(BaseErrc::cancelled)) BH_CHECK(note_round_failure(c, finished.error()));
+    if (finished.error() != make_error_code(BaseErrc::cancelled))
+      BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
     return finished.error();
   }
   return *finished ? Step::finished() : Step::after(c.pace.poll);
@@ -117,8 +118,8 @@ Result<Step> replication_cycle(JobContext& c) {
   auto finished = run_round(c, {DataSync::for_down_time, false, true});
   if (!finished) {
     if (finished.error() == make_error_code(BaseErrc::cancelled)) return finished.error();
-    BH_CHECK(note_round_failure(c, finished.error()));
-    BH_CHECK(c.update([&](Job& job, Item& item) {
+    BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
+    BH_RETURN_IF_ERROR(c.update([&](Job& job, Item& item) {
       note_error(job, to_job_error(finished.error(), c.now_unix_s()));
       item.last_error = finished.error().to_string();
     }));
@@ -127,7 +128,7 @@ Result<Step> replication_cycle(JobContext& c) {
     return Step::after(c.live.retry_round_at - now);
   }
   if (!*finished) return Step::after(c.pace.poll);
-  BH_CHECK(c.update([&](Job& job, Item& item) {
+  BH_RETURN_IF_ERROR(c.update([&](Job& job, Item& item) {
     item.protected_until_unix_s = job.round.point_unix_s;
     item.last_error.clear();
   }));

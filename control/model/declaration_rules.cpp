@@ -45,7 +45,7 @@ Result<void> check_location(const Location& location, const char* name) {
     if (!one_of(kFormats, disk.format))
       return invalid(
           fmt::format("{}.disks.{}: format '{}' is none of raw, vhdx, vhdx-fixed", name, disk.name, disk.format));
-    BH_CHECK(check_export(disk, location, name));
+    BH_RETURN_IF_ERROR(check_export(disk, location, name));
   }
   return {};
 }
@@ -70,8 +70,8 @@ Result<void> check_item(const Item& item) {
   if (item.vm.firmware != "bios" && item.vm.firmware != "uefi") return invalid("vm.firmware is bios or uefi");
   if (item.vm.memory_mib == 0 || item.vm.memory_mib > (1u << 26)) return invalid("vm.memory_mib is out of range");
   if (item.vm.cpus == 0 || item.vm.cpus > 4096) return invalid("vm.cpus is out of range");
-  BH_CHECK(check_location(item.recovery, "recovery"));
-  BH_CHECK(check_location(item.primary, "primary"));
+  BH_RETURN_IF_ERROR(check_location(item.recovery, "recovery"));
+  BH_RETURN_IF_ERROR(check_location(item.primary, "primary"));
   if (!item.recovery.host.empty())
     return invalid("recovery.host must be empty: the recovery site is the appliance's own");
   if (item.primary.host.empty()) return invalid("primary.host is missing: the id of the primary site's host agent");

@@ -121,7 +121,7 @@ Result<std::vector<RecoveryPlan>> Records::plans() { return read_all<RecoveryPla
 Result<void> Records::transact(const std::function<Result<void>(Transaction&)>& change, Durability durability) {
   for (int attempt = 0;; ++attempt) {
     Transaction transaction(store_);
-    BH_CHECK(change(transaction));
+    BH_RETURN_IF_ERROR(change(transaction));
 
     std::vector<StoreWrite> writes;
     std::vector<std::function<void()>> notices;

@@ -288,7 +288,7 @@ Result<std::unique_ptr<Store>> open_sqlite_store(const std::filesystem::path& fi
   } catch (const SQLite::Exception& failed) {
     return to_error(failed, "open " + file.string());
   }
-  BH_CHECK(store->prepare());
+  BH_RETURN_IF_ERROR(store->prepare());
   std::error_code
       ignored;  // it holds token hashes and VM settings; a file system without permissions is no reason to refuse
   std::filesystem::permissions(file, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write, ignored);

@@ -48,7 +48,7 @@ const ErrorCategory& io_category() noexcept {
 }
 
 Result<void> File::read_all(std::span<const ReadPart> parts) {
-  for (const auto& part : parts) BH_CHECK(read_at(part.offset, part.into));
+  for (const auto& part : parts) BH_RETURN_IF_ERROR(read_at(part.offset, part.into));
   return {};
 }
 

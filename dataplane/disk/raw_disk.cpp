@@ -66,7 +66,7 @@ Result<std::unique_ptr<Disk>> create_raw_disk(std::unique_ptr<File> file, const 
                                                std::to_string(options.size));
   } else {
     if (file->size() != 0) return make_error(BaseErrc::invalid_argument, file->name() + " is not empty");
-    BH_CHECK(file->resize(options.size));
+    BH_RETURN_IF_ERROR(file->resize(options.size));
   }
   return std::unique_ptr<Disk>(std::make_unique<RawDisk>(std::move(file), options.size, options.size));
 }

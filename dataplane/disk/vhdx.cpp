@@ -75,7 +75,8 @@ Result<void> write_full_table(File& file, const TableGeometry& geometry, const L
       store(chunk, i * kBatEntrySize,
             block ? make_entry(BlockState::fully_present, layout.payload_offset + *block * geometry.block_size) : 0);
     }
-    BH_CHECK(file.write_at(layout.bat.file_offset + first * kBatEntrySize, Bytes(chunk).first(count * kBatEntrySize)));
+    BH_RETURN_IF_ERROR(
+        file.write_at(layout.bat.file_offset + first * kBatEntrySize, Bytes(chunk).first(count * kBatEntrySize)));
     first += count;
   }
   return {};
@@ -83,7 +84,7 @@ Result<void> write_full_table(File& file, const TableGeometry& geometry, const L
 
 Result<void> write_headers(File& file, const Layout& layout, Random& random) {
   const auto table = build_region_table(std::array{layout.metadata, layout.bat});
-  for (const auto offset : kRegionTableOffsets) BH_CHECK(file.write_at(offset, table));
+  for (const auto offset : kRegionTableOffsets) BH_RETURN_IF_ERROR(file.write_at(offset, table));
   Header header;
   header.file_write_guid = random_guid(random);
   header.data_write_guid = random_guid(random);
@@ -92,13 +93,13 @@ Result<void> write_headers(File& file, const Layout& layout, Random& random) {
   for (const auto offset : kHeaderOffsets) {
     ++header.sequence_number;
     header = sealed(header);
-    BH_CHECK(file.write_at(offset, as_bytes(&header, sizeof header)));
+    BH_RETURN_IF_ERROR(file.write_at(offset, as_bytes(&header, sizeof header)));
   }
-  BH_CHECK(file.sync());
+  BH_RETURN_IF_ERROR(file.sync());
   // Last of all the signature: a file without it is no disk.
   FileIdentifier identifier;
   std::ranges::copy(std::u16string_view(u"Backhaul"), identifier.creator.begin());
-  BH_CHECK(file.write_at(kFileIdentifierOffset, as_bytes(&identifier, sizeof identifier)));
+  BH_RETURN_IF_ERROR(file.write_at(kFileIdentifierOffset, as_bytes(&identifier, sizeof identifier)));
   return file.sync();
 }
 
@@ -128,17 +129,17 @@ Result<std::unique_ptr<Disk>> create_vhdx(std::unique_ptr<File> file, const Disk
   if (options.format == DiskFormat::raw || file->is_block_device() || file->size() != 0)
     return make_error(BaseErrc::invalid_argument, file->name() + ": a VHDX disk is created in an empty regular file");
   const auto metadata = metadata_for(options, random);
-  BH_CHECK(check_metadata(metadata, file->name()));
+  BH_RETURN_IF_ERROR(check_metadata(metadata, file->name()));
   const TableGeometry geometry{metadata.disk_size, metadata.block_size, metadata.logical_sector_size};
   if (geometry.block_count() * kBatEntrySize > kMaxTableBytes)
     return make_error(VhdxErrc::too_large, fmt::format("{}: {} bytes in blocks of {}", file->name(), metadata.disk_size,
                                                        metadata.block_size));
   const auto layout = lay_out(geometry);
   const auto payload_size = metadata.leave_blocks_allocated ? geometry.block_count() * geometry.block_size : 0;
-  BH_CHECK(file->resize(layout.payload_offset + payload_size));
-  BH_CHECK(file->write_at(layout.metadata.file_offset, build_metadata(metadata)));
-  if (metadata.leave_blocks_allocated) BH_CHECK(write_full_table(*file, geometry, layout));
-  BH_CHECK(write_headers(*file, layout, random));
+  BH_RETURN_IF_ERROR(file->resize(layout.payload_offset + payload_size));
+  BH_RETURN_IF_ERROR(file->write_at(layout.metadata.file_offset, build_metadata(metadata)));
+  if (metadata.leave_blocks_allocated) BH_RETURN_IF_ERROR(write_full_table(*file, geometry, layout));
+  BH_RETURN_IF_ERROR(write_headers(*file, layout, random));
   return VhdxDisk::open(std::move(file), OpenMode::write, random, true);
 }
 
@@ -149,7 +150,7 @@ Result<std::unique_ptr<Disk>> open_vhdx(std::unique_ptr<File> file, OpenMode mod
 Result<bool> looks_like_vhdx(File& file) {
   std::array<std::byte, 8> signature{};
   if (file.size() < signature.size()) return false;
-  BH_CHECK(file.read_at(kFileIdentifierOffset, signature));
+  BH_RETURN_IF_ERROR(file.read_at(kFileIdentifierOffset, signature));
   return load<std::uint64_t>(signature) == kFileSignature;
 }
 

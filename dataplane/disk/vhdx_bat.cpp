@@ -33,17 +33,18 @@ Result<BlockTable> BlockTable::load(const View& view, const TableGeometry& geome
   std::vector<std::byte> chunk(std::min(entry_count * kBatEntrySize, kMiB));
   for (std::uint64_t first = 0; first < entry_count;) {
     const auto count = std::min<std::uint64_t>(chunk.size() / kBatEntrySize, entry_count - first);
-    BH_CHECK(view.read(region.offset + first * kBatEntrySize, MutableBytes(chunk).first(count * kBatEntrySize)));
+    BH_RETURN_IF_ERROR(
+        view.read(region.offset + first * kBatEntrySize, MutableBytes(chunk).first(count * kBatEntrySize)));
     for (std::uint64_t i = 0; i < count; ++i) {
       const auto entry = vhdx::load<std::uint64_t>(chunk, i * kBatEntrySize);
       if (entry == 0) continue;
-      BH_CHECK(table.check_entry(view, first + i, entry));
+      BH_RETURN_IF_ERROR(table.check_entry(view, first + i, entry));
       if (const auto block = geometry.block_of(first + i))
         table.entries_[*block].store(entry, std::memory_order_relaxed);
     }
     first += count;
   }
-  BH_CHECK(table.check_overlap(view, occupied));
+  BH_RETURN_IF_ERROR(table.check_overlap(view, occupied));
   return table;
 }
 

@@ -12,24 +12,24 @@ namespace backhaul::vhdx {
 
 Result<std::unique_ptr<Disk>> VhdxDisk::open(std::unique_ptr<File> file, OpenMode mode, Random& random, bool fresh) {
   auto disk = std::unique_ptr<VhdxDisk>(new VhdxDisk(std::move(file), mode, random));
-  BH_CHECK(disk->load());
+  BH_RETURN_IF_ERROR(disk->load());
   disk->changing_ = fresh;
   return std::unique_ptr<Disk>(std::move(disk));
 }
 
 Result<void> VhdxDisk::load() {
-  BH_CHECK(check_file_identifier(*file_));
+  BH_RETURN_IF_ERROR(check_file_identifier(*file_));
   BH_TRY(headers_, HeaderSlots::load(*file_));
   View view(*file_);
   if (!headers_.current().log_guid.is_zero()) {
-    BH_CHECK(replay_log(view));
+    BH_RETURN_IF_ERROR(replay_log(view));
     if (mode_ == OpenMode::write) view = View(*file_);
   }
   BH_TRY(const auto regions, load_regions(view, headers_.current()));
   BH_TRY(metadata_, load_metadata(view, regions.metadata));
   const TableGeometry geometry{metadata_.disk_size, metadata_.block_size, metadata_.logical_sector_size};
   BH_TRY(table_, BlockTable::load(view, geometry, regions.bat, regions.all));
-  BH_CHECK(check_changes_above(view));
+  BH_RETURN_IF_ERROR(check_changes_above(view));
   next_place_ = std::max(align_up(file_->size(), kAlignment), table_.loaded_end());
   log_ = LogWriter(headers_.current().log_offset, headers_.current().log_length, random_guid(random_));
   return {};
@@ -38,7 +38,7 @@ Result<void> VhdxDisk::load() {
 Result<void> VhdxDisk::replay_log(View& view) {
   BH_TRY(const auto log, PendingLog::find(*file_, headers_.current()));
   if (mode_ == OpenMode::read) return log.replay(view);
-  BH_CHECK(log.replay(*file_));
+  BH_RETURN_IF_ERROR(log.replay(*file_));
   auto header = headers_.current();
   header.log_guid = {};
   return headers_.update(*file_, header);
@@ -121,9 +121,9 @@ ByteRange VhdxDisk::extend_run(ByteRange run, std::uint64_t file_offset, std::ui
 
 Result<Segment> VhdxDisk::allocate(std::uint64_t offset, std::uint64_t length) {
   assert(length > 0 && offset < size() && length <= size() - offset);
-  if (!changing_.load(std::memory_order_acquire)) BH_CHECK(begin_changes());
+  if (!changing_.load(std::memory_order_acquire)) BH_RETURN_IF_ERROR(begin_changes());
   const auto block = offset / metadata_.block_size;
-  if (!table_.place(block)) BH_CHECK(give_place(block));
+  if (!table_.place(block)) BH_RETURN_IF_ERROR(give_place(block));
   return map(offset, length);
 }
 
@@ -136,7 +136,7 @@ Result<void> VhdxDisk::begin_changes() {
   auto header = headers_.current();
   header.file_write_guid = random_guid(random_);
   header.data_write_guid = random_guid(random_);
-  BH_CHECK(headers_.update(*file_, header));
+  BH_RETURN_IF_ERROR(headers_.update(*file_, header));
   changing_.store(true, std::memory_order_release);
   return {};
 }
@@ -144,7 +144,7 @@ Result<void> VhdxDisk::begin_changes() {
 Result<void> VhdxDisk::give_place(std::uint64_t block) {
   const std::lock_guard lock(allocate_mutex_);
   if (table_.place(block)) return {};
-  BH_CHECK(file_->resize(next_place_ + metadata_.block_size));
+  BH_RETURN_IF_ERROR(file_->resize(next_place_ + metadata_.block_size));
   table_.set_place(block, next_place_);
   next_place_ += metadata_.block_size;
   dirty_pages_.insert(table_.page_of(block));
@@ -184,7 +184,7 @@ Result<VhdxDisk::Batch> VhdxDisk::take_batch(std::span<const std::uint64_t> page
   for (const auto page : pages) {
     auto& taken =
         batch.pages.emplace_back(LogWriter::Page{table_.page_offset(page), std::vector<std::byte>(kLogSector)});
-    BH_CHECK(file_->read_at(taken.file_offset, taken.content));
+    BH_RETURN_IF_ERROR(file_->read_at(taken.file_offset, taken.content));
   }
   const std::lock_guard lock(allocate_mutex_);
   batch.file_size = file_->size();
@@ -197,13 +197,13 @@ Result<VhdxDisk::Batch> VhdxDisk::take_batch(std::span<const std::uint64_t> page
 
 Result<void> VhdxDisk::commit(Batch batch) {
   // What an earlier, failed commit logged must be in place before its log entry may be given up.
-  BH_CHECK(write_in_place());
-  BH_CHECK(file_->sync());
-  BH_CHECK(log_.write(*file_, batch.pages, batch.file_size));
+  BH_RETURN_IF_ERROR(write_in_place());
+  BH_RETURN_IF_ERROR(file_->sync());
+  BH_RETURN_IF_ERROR(log_.write(*file_, batch.pages, batch.file_size));
   if (!log_live_) {
     auto header = headers_.current();
     header.log_guid = log_.guid();
-    BH_CHECK(headers_.update(*file_, header));
+    BH_RETURN_IF_ERROR(headers_.update(*file_, header));
     log_live_ = true;
   }
   logged_pages_ = std::move(batch.pages);
@@ -212,20 +212,20 @@ Result<void> VhdxDisk::commit(Batch batch) {
 
 Result<void> VhdxDisk::write_in_place() {
   if (logged_pages_.empty()) return {};
-  for (const auto& page : logged_pages_) BH_CHECK(file_->write_at(page.file_offset, page.content));
-  BH_CHECK(file_->sync());
+  for (const auto& page : logged_pages_) BH_RETURN_IF_ERROR(file_->write_at(page.file_offset, page.content));
+  BH_RETURN_IF_ERROR(file_->sync());
   logged_pages_.clear();
   return {};
 }
 
 Result<void> VhdxDisk::close() {
   const std::lock_guard lock(checkpoint_mutex_);
-  BH_CHECK(checkpoint_locked());
-  BH_CHECK(write_in_place());
+  BH_RETURN_IF_ERROR(checkpoint_locked());
+  BH_RETURN_IF_ERROR(write_in_place());
   if (!log_live_) return {};
   auto header = headers_.current();
   header.log_guid = {};
-  BH_CHECK(headers_.update(*file_, header));
+  BH_RETURN_IF_ERROR(headers_.update(*file_, header));
   log_live_ = false;
   return {};
 }

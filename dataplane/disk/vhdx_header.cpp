@@ -15,7 +15,7 @@ namespace {
 // The header of one copy, or nothing when it is damaged. Its version is not looked at.
 Result<std::optional<Header>> read_header(File& file, unsigned slot) {
   std::array<std::byte, kHeaderSize> bytes;
-  BH_CHECK(file.read_at(kHeaderOffsets[slot], bytes));
+  BH_RETURN_IF_ERROR(file.read_at(kHeaderOffsets[slot], bytes));
   const auto header = load<Header>(bytes);
   if (header.signature != kHeaderSignature || sealed(header).checksum != header.checksum)
     return std::optional<Header>();
@@ -36,7 +36,7 @@ Result<unsigned> choose(const File& file, const std::array<std::optional<Header>
 Result<std::vector<RegionTableEntry>> read_region_table(const View& view) {
   std::vector<std::byte> bytes(kRegionTableSize);
   for (const auto offset : kRegionTableOffsets) {
-    BH_CHECK(view.read(offset, bytes));
+    BH_RETURN_IF_ERROR(view.read(offset, bytes));
     auto header = load<RegionTableHeader>(bytes);
     const auto checksum = std::exchange(header.checksum, 0);
     store(bytes, 0, header);
@@ -64,7 +64,7 @@ bool is_region_in_file(std::uint64_t offset, std::uint64_t length, std::uint64_t
 
 Result<void> check_file_identifier(File& file) {
   std::array<std::byte, 8> signature{};
-  if (file.size() >= signature.size()) BH_CHECK(file.read_at(kFileIdentifierOffset, signature));
+  if (file.size() >= signature.size()) BH_RETURN_IF_ERROR(file.read_at(kFileIdentifierOffset, signature));
   if (load<std::uint64_t>(signature) != kFileSignature) return make_error(VhdxErrc::bad_file_identifier, file.name());
   if (file.size() < kHeaderSectionSize)
     return make_error(VhdxErrc::truncated, fmt::format("{} has only {} bytes", file.name(), file.size()));
@@ -91,7 +91,7 @@ Result<HeaderSlots> HeaderSlots::load(File& file) {
 
 Result<void> HeaderSlots::update(File& file, const Header& next) {
   // Twice: the second time replaces the copy that was current before.
-  BH_CHECK(write_other(file, next));
+  BH_RETURN_IF_ERROR(write_other(file, next));
   return write_other(file, next);
 }
 
@@ -101,8 +101,8 @@ Result<void> HeaderSlots::write_other(File& file, Header next) {
   next.sequence_number = current_.sequence_number + 1;
   next = sealed(next);
   const unsigned other = 1 - slot_;
-  BH_CHECK(file.write_at(kHeaderOffsets[other], as_bytes(&next, sizeof next)));
-  BH_CHECK(file.sync());
+  BH_RETURN_IF_ERROR(file.write_at(kHeaderOffsets[other], as_bytes(&next, sizeof next)));
+  BH_RETURN_IF_ERROR(file.sync());
   current_ = next;
   slot_ = other;
   return {};

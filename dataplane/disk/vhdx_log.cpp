@@ -75,7 +75,7 @@ Result<PendingLog> PendingLog::find(File& file, const Header& header) {
         fmt::format("a pending log of {} bytes; at most {} are replayed", header.log_length, kMaxReplayedLog));
   // A sequence that wraps is read twice, and every other entry once.
   log.budget_bytes_ = 8 * std::uint64_t{header.log_length};
-  BH_CHECK(log.find_active_sequence());
+  BH_RETURN_IF_ERROR(log.find_active_sequence());
   log.grown_size_ = file.size();
   for (const auto& entry : log.entries_) {
     if (entry.header.flushed_file_offset > file.size())
@@ -86,13 +86,13 @@ Result<PendingLog> PendingLog::find(File& file, const Header& header) {
     log.grown_size_ = std::max(log.grown_size_, entry.header.last_file_offset);
   }
   CheckingReceiver checking;
-  BH_CHECK(log.replay(checking));
+  BH_RETURN_IF_ERROR(log.replay(checking));
   return log;
 }
 
 Result<void> PendingLog::replay(File& file) const {
   FileReceiver receiver(file);
-  BH_CHECK(replay(receiver));
+  BH_RETURN_IF_ERROR(replay(receiver));
   return file.sync();
 }
 
@@ -104,14 +104,14 @@ Result<void> PendingLog::replay(View& view) const {
 Result<void> PendingLog::read_ring(std::uint64_t position, MutableBytes into) const {
   position %= log_length_;
   const auto first = std::min<std::uint64_t>(into.size(), log_length_ - position);
-  BH_CHECK(file_->read_at(log_offset_ + position, into.first(first)));
+  BH_RETURN_IF_ERROR(file_->read_at(log_offset_ + position, into.first(first)));
   if (first == into.size()) return {};
   return file_->read_at(log_offset_, into.subspan(first));
 }
 
 Result<std::optional<PendingLog::Entry>> PendingLog::read_entry(std::uint32_t position) {
   std::vector<std::byte> bytes(kLogSector);
-  BH_CHECK(read_ring(position, bytes));
+  BH_RETURN_IF_ERROR(read_ring(position, bytes));
   const auto header = load<LogEntryHeader>(bytes);
   const std::optional<Entry> none;
   if (header.signature != kLogEntrySignature || header.log_guid != guid_ || header.sequence_number == 0 ||
@@ -129,7 +129,7 @@ Result<std::optional<PendingLog::Entry>> PendingLog::read_entry(std::uint32_t po
   std::uint32_t crc = crc32c(bytes);
   for (std::uint32_t done = kLogSector; done < header.entry_length;) {
     bytes.resize(std::min(kChunk, header.entry_length - done));
-    BH_CHECK(read_ring(std::uint64_t{position} + done, bytes));
+    BH_RETURN_IF_ERROR(read_ring(std::uint64_t{position} + done, bytes));
     crc = crc32c_extend(crc, bytes);
     done += static_cast<std::uint32_t>(bytes.size());
   }
@@ -175,8 +175,8 @@ Result<void> PendingLog::find_active_sequence() {
 }
 
 Result<void> PendingLog::replay(Receiver& receiver) const {
-  BH_CHECK(receiver.grow_to(grown_size_));
-  for (const auto& entry : entries_) BH_CHECK(replay_entry(entry, receiver));
+  BH_RETURN_IF_ERROR(receiver.grow_to(grown_size_));
+  for (const auto& entry : entries_) BH_RETURN_IF_ERROR(replay_entry(entry, receiver));
   return {};
 }
 
@@ -187,13 +187,13 @@ Result<void> PendingLog::replay_entry(const Entry& entry, Receiver& receiver) co
   for (std::uint32_t i = 0; i < entry.header.descriptor_count; ++i) {
     const auto at = sizeof(LogEntryHeader) + std::uint64_t{i} * sizeof(LogDescriptor);
     if (const auto needed = static_cast<std::uint32_t>(at / kLogSector); needed != loaded_sector) {
-      BH_CHECK(read_ring(entry.offset + std::uint64_t{needed} * kLogSector, sector));
+      BH_RETURN_IF_ERROR(read_ring(entry.offset + std::uint64_t{needed} * kLogSector, sector));
       loaded_sector = needed;
     }
     const auto descriptor = load<LogDescriptor>(sector, at % kLogSector);
     if (descriptor.sequence_number != entry.header.sequence_number)
       return bad_log("a descriptor has another sequence number than its entry");
-    BH_CHECK(replay_descriptor(entry, descriptor, data_sector, receiver));
+    BH_RETURN_IF_ERROR(replay_descriptor(entry, descriptor, data_sector, receiver));
   }
   return {};
 }
@@ -213,7 +213,7 @@ Result<void> PendingLog::replay_descriptor(const Entry& entry, const LogDescript
   if ((std::uint64_t{sector} + 1) * kLogSector > entry.header.entry_length)
     return bad_log("an entry has too few data sectors");
   std::array<std::byte, kLogSector> page;
-  BH_CHECK(read_ring(entry.offset + std::uint64_t{sector} * kLogSector, page));
+  BH_RETURN_IF_ERROR(read_ring(entry.offset + std::uint64_t{sector} * kLogSector, page));
   ++sector;
   const auto data = load<LogDataSector>(page);
   if (data.signature != kDataSectorSignature ||
@@ -251,9 +251,9 @@ Result<void> LogWriter::write(File& file, std::span<const Page> pages, std::uint
   store(bytes, 0, header);
 
   const auto first = std::min<std::size_t>(bytes.size(), log_length_ - head_);
-  BH_CHECK(file.write_at(log_offset_ + head_, Bytes(bytes).first(first)));
-  if (first < bytes.size()) BH_CHECK(file.write_at(log_offset_, Bytes(bytes).subspan(first)));
-  BH_CHECK(file.sync());
+  BH_RETURN_IF_ERROR(file.write_at(log_offset_ + head_, Bytes(bytes).first(first)));
+  if (first < bytes.size()) BH_RETURN_IF_ERROR(file.write_at(log_offset_, Bytes(bytes).subspan(first)));
+  BH_RETURN_IF_ERROR(file.sync());
   head_ = static_cast<std::uint32_t>((head_ + bytes.size()) % log_length_);
   ++sequence_number_;
   return {};

@@ -39,7 +39,7 @@ bool is_item_in_region(const MetadataTableEntry& entry, ByteRange region) noexce
 // Finds the known items in the table, by KnownIndex; one that is missing has length 0.
 Result<std::array<MetadataTableEntry, kKnownCount>> find_items(const View& view, ByteRange region) {
   std::vector<std::byte> table(kMetadataTableSize);
-  BH_CHECK(view.read(region.offset, table));
+  BH_RETURN_IF_ERROR(view.read(region.offset, table));
   const auto header = load<MetadataTableHeader>(table);
   if (header.signature != kMetadataSignature) return bad_metadata(view, "the table's signature is wrong");
   if (header.entry_count > kMaxMetadataEntries) return bad_metadata(view, "the table has too many entries");
@@ -68,7 +68,7 @@ Result<std::array<MetadataTableEntry, kKnownCount>> find_items(const View& view,
 template <class T>
 Result<T> read_item(const View& view, ByteRange region, const MetadataTableEntry& entry) {
   std::array<std::byte, sizeof(T)> bytes;
-  BH_CHECK(view.read(region.offset + entry.offset, bytes));
+  BH_RETURN_IF_ERROR(view.read(region.offset + entry.offset, bytes));
   return load<T>(bytes);
 }
 
@@ -100,7 +100,7 @@ Result<DiskMetadata> load_metadata(const View& view, ByteRange region) {
   BH_TRY(metadata.disk_id, read_item<Guid>(view, region, items[kDiskId]));
   BH_TRY(metadata.logical_sector_size, read_item<std::uint32_t>(view, region, items[kLogicalSector]));
   BH_TRY(metadata.physical_sector_size, read_item<std::uint32_t>(view, region, items[kPhysicalSector]));
-  BH_CHECK(check_metadata(metadata, view.file().name()));
+  BH_RETURN_IF_ERROR(check_metadata(metadata, view.file().name()));
   return metadata;
 }
 

@@ -15,7 +15,7 @@ Result<void> View::read(std::uint64_t offset, MutableBytes into) const {
                                                        into.size(), offset, size_));
   const std::uint64_t in_file =
       file_->size() > offset ? std::min<std::uint64_t>(into.size(), file_->size() - offset) : 0;
-  if (in_file > 0) BH_CHECK(file_->read_at(offset, into.first(in_file)));
+  if (in_file > 0) BH_RETURN_IF_ERROR(file_->read_at(offset, into.first(in_file)));
   std::ranges::fill(into.subspan(in_file), std::byte{0});
   for (const auto& change : changes_) {
     const std::uint64_t first = std::max(offset, change.range.offset);

@@ -7,7 +7,7 @@ namespace backhaul {
 Result<void> create_whole_file(Storage& storage, std::string_view path, const std::function<Result<void>(File&)>& write,
                                bool replace) {
   const std::string unfinished = std::string(path) + ".new";
-  BH_CHECK(storage.remove(unfinished));
+  BH_RETURN_IF_ERROR(storage.remove(unfinished));
   {
     BH_TRY(auto file, storage.create(unfinished));
     auto written = write(*file);
@@ -26,7 +26,7 @@ Result<void> create_whole_file(Storage& storage, std::string_view path, const st
 }
 
 Result<void> settle_file(File& file) {
-  BH_CHECK(file.sync());
+  BH_RETURN_IF_ERROR(file.sync());
   file.drop_cache(0, file.size());
   return {};
 }

@@ -79,7 +79,7 @@ Result<std::unique_ptr<LinuxFile>> LinuxFile::adopt(std::string name, OpenMode m
   if (file->is_block_device_ && ::ioctl(file->buffered_.get(), BLKGETSIZE64, &size) != 0)
     return Error::from_errno(errno, "ask the size of " + file->name_);
   file->size_ = size;
-  BH_CHECK(file->open_direct(mode, status, opener));
+  BH_RETURN_IF_ERROR(file->open_direct(mode, status, opener));
   return file;
 }
 
@@ -206,7 +206,7 @@ void LinuxFile::note_written(std::uint64_t end) noexcept {
 Result<void> LinuxFile::write_zeros(std::uint64_t offset, std::uint64_t length) {
   while (length != 0) {
     const auto part = std::min<std::uint64_t>(length, sizeof kZeros);
-    BH_CHECK(write_at(offset, Bytes(kZeros, part)));
+    BH_RETURN_IF_ERROR(write_at(offset, Bytes(kZeros, part)));
     offset += part;
     length -= part;
   }
@@ -218,7 +218,7 @@ Result<void> LinuxFile::zero_device(std::uint64_t offset, std::uint64_t length) 
   const std::uint64_t end = offset + length;
   const std::uint64_t first = std::min(align_up(offset, alignment_), end);
   const std::uint64_t last = std::max(align_down(end, alignment_), first);
-  BH_CHECK(write_zeros(offset, first - offset));
+  BH_RETURN_IF_ERROR(write_zeros(offset, first - offset));
   if (last != first) {
     const auto at = static_cast<off_t>(first);
     const auto bytes = static_cast<off_t>(last - first);
@@ -228,7 +228,7 @@ Result<void> LinuxFile::zero_device(std::uint64_t offset, std::uint64_t length) 
     if (::fallocate(buffered_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, bytes) != 0 &&
         ::ioctl(buffered_.get(), BLKZEROOUT, range) != 0) {
       if (!means_unsupported(errno)) return failed(errno, "zero", first);
-      BH_CHECK(write_zeros(first, last - first));
+      BH_RETURN_IF_ERROR(write_zeros(first, last - first));
     }
   }
   return write_zeros(last, end - last);

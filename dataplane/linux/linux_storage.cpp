@@ -91,7 +91,7 @@ Result<UniqueFd> LinuxStorage::open_directory(const std::string& path, int more_
 }
 
 Result<Storage::Kind> LinuxStorage::kind(std::string_view path) {
-  BH_CHECK(check_store_path(path));
+  BH_RETURN_IF_ERROR(check_store_path(path));
   const std::string name(path);
   const UniqueFd fd(open_at(name, O_PATH | O_CLOEXEC));
   if (fd.get() == -ENOENT || fd.get() == -ENOTDIR) return Kind::none;
@@ -109,7 +109,7 @@ Result<Storage::Kind> LinuxStorage::kind(std::string_view path) {
 }
 
 Result<std::unique_ptr<File>> LinuxStorage::open(std::string_view path, OpenMode mode) {
-  BH_CHECK(check_store_path(path));
+  BH_RETURN_IF_ERROR(check_store_path(path));
   const std::string name(path);
   // First alone, so that a path that leaves the store gets its own error.
   const UniqueFd probe(open_at(name, O_PATH | O_CLOEXEC));
@@ -127,11 +127,11 @@ Result<UniqueFd> LinuxStorage::create_at(const UniqueFd& directory, std::string_
 }
 
 Result<std::unique_ptr<File>> LinuxStorage::create(std::string_view path) {
-  BH_CHECK(check_store_path(path));
+  BH_RETURN_IF_ERROR(check_store_path(path));
   const auto [parent, name] = split(path);
   BH_TRY(const auto directory, open_directory(parent));
   BH_TRY(auto fd, create_at(directory, path, name));
-  BH_CHECK(sync_directory(directory, path));
+  BH_RETURN_IF_ERROR(sync_directory(directory, path));
   const std::string full(path);
   BH_TRY(auto file,
          LinuxFile::adopt(full, OpenMode::write, std::move(fd), [&](int flags) { return open_at(full, flags); }));
@@ -139,8 +139,8 @@ Result<std::unique_ptr<File>> LinuxStorage::create(std::string_view path) {
 }
 
 Result<void> LinuxStorage::clone(std::string_view from, std::string_view to) {
-  BH_CHECK(check_store_path(from));
-  BH_CHECK(check_store_path(to));
+  BH_RETURN_IF_ERROR(check_store_path(from));
+  BH_RETURN_IF_ERROR(check_store_path(to));
   const UniqueFd source(open_at(std::string(from), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (source.get() < 0) return open_error(-source.get(), "open " + std::string(from));
   const auto [parent, name] = split(to);
@@ -163,8 +163,8 @@ Result<void> LinuxStorage::clone(std::string_view from, std::string_view to) {
 }
 
 Result<void> LinuxStorage::rename(std::string_view from, std::string_view to, bool replace) {
-  BH_CHECK(check_store_path(from));
-  BH_CHECK(check_store_path(to));
+  BH_RETURN_IF_ERROR(check_store_path(from));
+  BH_RETURN_IF_ERROR(check_store_path(to));
   const auto [from_parent, from_name] = split(from);
   const auto [to_parent, to_name] = split(to);
   BH_TRY(const auto from_directory, open_directory(from_parent));
@@ -173,14 +173,14 @@ Result<void> LinuxStorage::rename(std::string_view from, std::string_view to, bo
                   replace ? 0 : RENAME_NOREPLACE) != 0)
     return Error::from_errno(errno, "rename " + std::string(from) + " to " + std::string(to));
   // The new name first: after a power loss between the two there may be both names, never none.
-  BH_CHECK(sync_directory(to_directory, to));
+  BH_RETURN_IF_ERROR(sync_directory(to_directory, to));
   if (from_parent == to_parent) return {};
   return sync_directory(from_directory, from);
 }
 
 Result<void> LinuxStorage::take_ownership(std::string_view path, std::string_view like) {
-  BH_CHECK(check_store_path(path));
-  BH_CHECK(check_store_path(like));
+  BH_RETURN_IF_ERROR(check_store_path(path));
+  BH_RETURN_IF_ERROR(check_store_path(like));
   const int from = open_at(std::string(like), O_PATH | O_CLOEXEC);
   if (from < 0) return open_error(-from, "look at " + std::string(like));
   const UniqueFd model(from);
@@ -198,7 +198,7 @@ Result<void> LinuxStorage::take_ownership(std::string_view path, std::string_vie
 }
 
 Result<void> LinuxStorage::remove(std::string_view path) {
-  BH_CHECK(check_store_path(path));
+  BH_RETURN_IF_ERROR(check_store_path(path));
   const auto [parent, name] = split(path);
   auto directory = open_directory(parent);
   if (!directory && directory.error().code() == std::error_code(ENOENT, std::generic_category())) return {};
@@ -210,7 +210,7 @@ Result<void> LinuxStorage::remove(std::string_view path) {
 }
 
 Result<void> LinuxStorage::make_directory(std::string_view path) {
-  BH_CHECK(check_store_path(path));
+  BH_RETURN_IF_ERROR(check_store_path(path));
   for (std::size_t start = 0; start < path.size();) {
     const std::size_t end = std::min(path.find('/', start), path.size());
     const auto so_far = path.substr(0, end);
@@ -219,7 +219,7 @@ Result<void> LinuxStorage::make_directory(std::string_view path) {
     if (::mkdirat(directory.get(), name.c_str(), 0700) != 0 && errno != EEXIST)
       return Error::from_errno(errno, "make the directory " + std::string(so_far));
     BH_TRY(const auto made, open_directory(std::string(so_far)));
-    BH_CHECK(sync_directory(directory, so_far));
+    BH_RETURN_IF_ERROR(sync_directory(directory, so_far));
     start = end + 1;
   }
   return {};
@@ -260,7 +260,7 @@ Result<std::vector<std::string>> names_in(const UniqueFd& directory, std::string
 }
 
 Result<void> LinuxStorage::remove_directory(std::string_view path) {
-  BH_CHECK(check_store_path(path));
+  BH_RETURN_IF_ERROR(check_store_path(path));
   const auto [parent, name] = split(path);
   auto opened = open_directory(std::string(path), O_NOFOLLOW);
   if (!opened && opened.error().code() == std::error_code(ENOENT, std::generic_category())) return {};
@@ -279,7 +279,7 @@ Result<void> LinuxStorage::remove_directory(std::string_view path) {
 }
 
 Result<std::vector<std::string>> LinuxStorage::list(std::string_view path) {
-  if (!path.empty()) BH_CHECK(check_store_path(path));
+  if (!path.empty()) BH_RETURN_IF_ERROR(check_store_path(path));
   BH_TRY(const auto directory, open_directory(std::string(path)));
   return names_in(directory, path, nullptr);
 }

@@ -304,24 +304,24 @@ Result<std::span<const Completion>> UringQueue::give_back() {
 }
 
 Result<std::span<const Completion>> UringQueue::wait(const PollRequest* poll, Clock::Duration timeout) {
-  BH_CHECK(uring_.enable());
+  BH_RETURN_IF_ERROR(uring_.enable());
   const bool polling = poll != nullptr && (poll->readable || poll->writable);
   if (polling && poll->handle < 0) timeout = std::min(timeout, kHandlelessPause);
   const auto deadline = steady_now() + std::clamp(timeout, Clock::Duration::zero(), kLongestWait);
 
-  BH_CHECK(disarm_poll());  // armed only when an earlier wait() failed half-way
+  BH_RETURN_IF_ERROR(disarm_poll());  // armed only when an earlier wait() failed half-way
   poll_result_ = 0;
 
   // Most waits find something at once, and then the poll costs nothing. Without a poll one call submits and waits.
   if (polling || !finished_.empty() || timeout <= Clock::Duration::zero()) {
-    BH_CHECK(look());
+    BH_RETURN_IF_ERROR(look());
     if (!finished_.empty()) return give_back();
   }
   // A look returns empty-handed whether the poll is ready or not: no need to ask.
   if (timeout <= Clock::Duration::zero()) return give_back();
   if (polling && poll->handle >= 0) arm_poll(*poll);
-  BH_CHECK(block_until(deadline));
-  BH_CHECK(disarm_poll());
+  BH_RETURN_IF_ERROR(block_until(deadline));
+  BH_RETURN_IF_ERROR(disarm_poll());
   if (poll_result_ < 0 && poll_result_ != -ECANCELED) return Error::from_errno(-poll_result_, "poll a stream");
   return give_back();
 }
@@ -332,7 +332,7 @@ Result<std::unique_ptr<IoQueue>> make_uring_queue(const IoQueueOptions& options)
   if (options.depth == 0 || options.depth > kMaxDepth)
     return make_error(BaseErrc::invalid_argument, "queue depth " + std::to_string(options.depth));
   auto queue = std::make_unique<UringQueue>(options.depth);
-  BH_CHECK(queue->open());
+  BH_RETURN_IF_ERROR(queue->open());
   return std::unique_ptr<IoQueue>(std::move(queue));
 }
 

@@ -67,9 +67,9 @@ void NbdSignal::clear() const noexcept {
 Result<std::shared_ptr<NbdConnection>> NbdConnection::open(const std::string& uri, const NbdTimeouts& timeouts,
                                                            const std::string& context) {
   std::shared_ptr<NbdConnection> connection(new NbdConnection(uri, context, timeouts));
-  BH_CHECK(connection->connect());
-  BH_CHECK(connection->negotiate());
-  BH_CHECK(connection->read_limits());
+  BH_RETURN_IF_ERROR(connection->connect());
+  BH_RETURN_IF_ERROR(connection->negotiate());
+  BH_RETURN_IF_ERROR(connection->read_limits());
   return connection;
 }
 
@@ -81,7 +81,7 @@ Result<void> NbdConnection::connect() {
       nbd_add_meta_context(nbd, context_.c_str()) < 0 || nbd_aio_connect_uri(nbd, name_.c_str()) < 0)
     return make_error(NbdErrc::cannot_connect, name_ + ": " + last_error());
   NbdSignal none;
-  BH_CHECK(none.open());
+  BH_RETURN_IF_ERROR(none.open());
   const auto deadline = SteadyClock::now() + timeouts_.connect;
   while (nbd_aio_is_negotiating(nbd) != 1 && nbd_aio_is_ready(nbd) != 1) {
     if (dead()) return make_error(NbdErrc::cannot_connect, failure().cause());
@@ -173,7 +173,7 @@ NbdConnection::Wake NbdConnection::drive(const NbdSignal& signal, const PollRequ
 Result<int> NbdConnection::run(const std::function<std::int64_t(nbd_completion_callback)>& issue,
                                std::chrono::seconds timeout) {
   const auto call = std::make_shared<Call>();
-  BH_CHECK(call->signal.open());
+  BH_RETURN_IF_ERROR(call->signal.open());
   if (issue(Call::callback(call)) < 0)
     return dead() ? failure() : make_error(NbdErrc::bad_server, name_ + ": " + last_error());
   const auto deadline = SteadyClock::now() + timeout;

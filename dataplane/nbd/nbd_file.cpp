@@ -98,7 +98,7 @@ Result<std::unique_ptr<IoQueue>> NbdFile::own_queue() {
 }  // namespace
 
 Result<std::unique_ptr<File>> open_nbd_file(const std::string& uri) {
-  BH_CHECK(check_nbd_uri(uri));
+  BH_RETURN_IF_ERROR(check_nbd_uri(uri));
   BH_TRY(auto connection, NbdConnection::open(uri));
   return make_nbd_file(std::move(connection));
 }

@@ -188,7 +188,7 @@ Result<std::span<const Completion>> NbdQueue::wait(const PollRequest* poll, Cloc
 
 Result<std::unique_ptr<IoQueue>> make_nbd_queue(std::shared_ptr<NbdConnection> connection) {
   auto queue = std::make_unique<NbdQueue>(std::move(connection));
-  BH_CHECK(queue->open());
+  BH_RETURN_IF_ERROR(queue->open());
   return std::unique_ptr<IoQueue>(std::move(queue));
 }
 

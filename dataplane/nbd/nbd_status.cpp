@@ -59,7 +59,7 @@ Result<NbdStatus> ask_nbd_status(NbdConnection& connection, std::uint64_t at, Nb
 Result<std::optional<std::vector<ByteRange>>> read_nbd_bitmap(const std::string& uri, const std::string& context,
                                                               std::uint64_t size_bytes, std::size_t max_ranges,
                                                               std::chrono::seconds timeout) {
-  BH_CHECK(check_nbd_uri(uri));
+  BH_RETURN_IF_ERROR(check_nbd_uri(uri));
   BH_TRY(const auto connection, NbdConnection::open(uri, {timeout, timeout}, context));
   if (!connection->tells_context()) return make_error(NbdErrc::bad_server, uri + ": it does not export " + context);
   if (connection->size() < size_bytes)

@@ -117,7 +117,7 @@ Result<void> check_nbd_uri(std::string_view uri) {
 }
 
 Result<std::string> nbd_socket_of(std::string_view uri) {
-  BH_CHECK(check_nbd_uri(uri));
+  BH_RETURN_IF_ERROR(check_nbd_uri(uri));
   if (!uri.starts_with(kUnix)) return std::string();
   return decoded(uri.substr(socket_at(uri)));
 }

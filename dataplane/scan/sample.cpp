@@ -17,7 +17,7 @@ Result<void> read_block(Disk& disk, std::uint64_t offset, MutableBytes into) {
     if (segment.kind == Segment::Kind::zero)
       std::fill(part.begin(), part.end(), std::byte{0});
     else
-      BH_CHECK(disk.file().read_at(segment.file_offset, part));
+      BH_RETURN_IF_ERROR(disk.file().read_at(segment.file_offset, part));
     at += segment.length;
   }
   return {};
@@ -32,7 +32,7 @@ Result<SampledExtent> sample_extent(Disk& disk, BlockHasher& hasher, std::uint64
   for (std::uint32_t i = 0; i < count; ++i) {
     const auto block = extent * kBlocksPerExtent + i;
     const auto into = std::span(memory).subspan(i * kBlockSize, block_length(disk.size(), block));
-    BH_CHECK(read_block(disk, block * kBlockSize, into));
+    BH_RETURN_IF_ERROR(read_block(disk, block * kBlockSize, into));
     bytes += into.size();
     blocks.emplace_back(into);
   }

@@ -41,7 +41,7 @@ Result<std::optional<std::uint64_t>> claim(Shared& shared) {
     if (first > shared.cursor) {
       const auto from = shared.cursor;
       shared.root.add_zero_run(from, first - from);
-      if (shared.options.visit) BH_CHECK(shared.options.visit(from, first - from, nullptr));
+      if (shared.options.visit) BH_RETURN_IF_ERROR(shared.options.visit(from, first - from, nullptr));
       shared.covered_bytes += (first - from) * kExtentSize;
       shared.cursor = first;
       continue;
@@ -71,16 +71,16 @@ class Scanner {
         if (slots_[i].busy) continue;
         BH_TRY(const auto extent, claim(shared_));
         more = extent.has_value();
-        if (extent) BH_CHECK(start(i, *extent));
+        if (extent) BH_RETURN_IF_ERROR(start(i, *extent));
       }
       for (std::uint32_t i = 0; i < kScanExtents; ++i)
-        if (slots_[i].busy && slots_[i].reads_left == 0) BH_CHECK(complete(i));
+        if (slots_[i].busy && slots_[i].reads_left == 0) BH_RETURN_IF_ERROR(complete(i));
       const bool busy = std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.busy; });
       if (!busy && !more) return {};
       if (queue_.in_flight() == 0) continue;
       BH_TRY(const auto completions, queue_.wait(nullptr, std::chrono::seconds(1)));
       for (const auto& completion : completions) {
-        BH_CHECK(take(completion));
+        BH_RETURN_IF_ERROR(take(completion));
       }
     }
   }
@@ -102,7 +102,7 @@ class Scanner {
       if (segment.kind == Segment::Kind::zero) {
         std::fill(into.begin(), into.end(), std::byte{0});
       } else {
-        while (queue_.in_flight() >= queue_.capacity()) BH_CHECK(reap());
+        while (queue_.in_flight() >= queue_.capacity()) BH_RETURN_IF_ERROR(reap());
         queue_.read(shared_.disk.file().native(), segment.file_offset, into, std::uint64_t{i} << 32 | segment.length);
         ++slot.reads_left;
       }
@@ -126,7 +126,7 @@ class Scanner {
   Result<void> reap() {
     BH_TRY(const auto completions, queue_.wait(nullptr, std::chrono::seconds(1)));
     for (const auto& completion : completions) {
-      BH_CHECK(take(completion));
+      BH_RETURN_IF_ERROR(take(completion));
     }
     return {};
   }
@@ -140,13 +140,13 @@ class Scanner {
     for (std::uint32_t b = 0; b < blocks; ++b)
       data[b] = memory(i, b * kBlockSize, block_length(size, slot.extent * kBlocksPerExtent + b));
     hasher_.digest(std::span(data).first(blocks), std::span(digests).first(blocks));
-    if (shared_.options.visit) BH_CHECK(shared_.options.visit(slot.extent, 1, &digests));
+    if (shared_.options.visit) BH_RETURN_IF_ERROR(shared_.options.visit(slot.extent, 1, &digests));
     const auto digest = extent_digest(std::span(digests).first(blocks));
     slot.busy = false;
     const std::lock_guard lock(shared_.mutex);
     shared_.root.add(slot.extent, digest);
     shared_.covered_bytes += kExtentSize;
-    if (shared_.options.progress) BH_CHECK(shared_.options.progress(std::min(shared_.covered_bytes, size)));
+    if (shared_.options.progress) BH_RETURN_IF_ERROR(shared_.options.progress(std::min(shared_.covered_bytes, size)));
     return {};
   }
 

@@ -58,7 +58,7 @@ class Sender {
         epoch_(request.epoch) {}
 
   Result<SendResult> run() {
-    BH_CHECK(open_source(0));
+    BH_RETURN_IF_ERROR(open_source(0));
     source_size_ = disk_->size();
     Backoff backoff(request_.retry, *parts_.random);
     std::uint64_t done_before = 0;
@@ -153,7 +153,7 @@ class Sender {
     open.epoch = epoch_;
     open.transfer = transfer_;
     open.compare_key = compare_key_ = make_compare_key();
-    BH_CHECK(control->send(FrameType::open, to_json(open), 0, kSendTimeout));
+    BH_RETURN_IF_ERROR(control->send(FrameType::open, to_json(open), 0, kSendTimeout));
     BH_TRY(const auto answer, control->expect(FrameType::opened, kAnswerTimeout));
     BH_TRY(opened_, opened_from_json(answer.body));
     opened_once_ = true;
@@ -162,8 +162,8 @@ class Sender {
     if (opened_.finished) return finished_before(*control);
     epoch_ = opened_.epoch;
     transfer_ = opened_.transfer;
-    BH_CHECK(prepare_session());
-    BH_CHECK(run_lanes(*control, hello.zstd));
+    BH_RETURN_IF_ERROR(prepare_session());
+    BH_RETURN_IF_ERROR(run_lanes(*control, hello.zstd));
     auto result = finish(*control);
     close(control->stream());
     return result;
@@ -196,7 +196,7 @@ class Sender {
   Result<void> prepare_session() {
     // A retry goes on with what was acknowledged, unless the target has started anew.
     if (session_ && !opened_.resumed) session_.reset();
-    if (opened_.size != disk_->size()) BH_CHECK(open_source(opened_.size));
+    if (opened_.size != disk_->size()) BH_RETURN_IF_ERROR(open_source(opened_.size));
     if (session_) return {};
     std::optional<ChangedBlocks> changed;
     if (request_.changed) {
@@ -263,8 +263,8 @@ class Sender {
     Hello hello;
     BH_TRY(auto channel, open_channel(dial_, hello));
     JoinRequest join{opened_.session, opened_.epoch, number};
-    BH_CHECK(channel->send(FrameType::join, to_json(join), 0, kSendTimeout));
-    BH_CHECK(channel->expect(FrameType::joined, kAnswerTimeout));
+    BH_RETURN_IF_ERROR(channel->send(FrameType::join, to_json(join), 0, kSendTimeout));
+    BH_RETURN_IF_ERROR(channel->expect(FrameType::joined, kAnswerTimeout));
     auto stream = channel->release();
     BH_TRY(auto queue, make_queue_for(disk_->file(), parts_));
     BH_TRY(auto hasher, opened_.keyed ? make_gmac_hasher(*compare_key_) : parts_.make_hasher());
@@ -295,7 +295,7 @@ class Sender {
     FinishRequest finish{root, request_.swap};
     // From here the target may have finished even if its answer is lost: a retry then asks.
     sent_root_ = root;
-    BH_CHECK(control.send(FrameType::finish, to_json(finish), opened_.epoch, kSendTimeout));
+    BH_RETURN_IF_ERROR(control.send(FrameType::finish, to_json(finish), opened_.epoch, kSendTimeout));
     while (true) {
       BH_TRY(const auto message, control.receive(kAnswerTimeout));
       if (message.header.type == FrameType::progress) {

@@ -58,10 +58,10 @@ FrameHeader SourceLane::make_header(FrameType type, std::uint64_t offset, std::u
 Result<LaneStatus> SourceLane::step(std::span<const Completion> completions) {
   LaneStatus status;
   bool progressed = false;
-  BH_CHECK(complete_reads(completions, progressed));
-  BH_CHECK(read_frames(progressed));
-  BH_CHECK(take_items(progressed));
-  BH_CHECK(issue_reads(progressed));
+  BH_RETURN_IF_ERROR(complete_reads(completions, progressed));
+  BH_RETURN_IF_ERROR(read_frames(progressed));
+  BH_RETURN_IF_ERROR(take_items(progressed));
+  BH_RETURN_IF_ERROR(issue_reads(progressed));
   // Also while the session says `later`: it waits for the very acknowledgements that the target would gather.
   if ((queue_empty_ || later_) && !lane_end_sent_ && (!open_.empty() || !holes_.empty()) &&
       std::all_of(open_.begin(), open_.end(), [](const auto& entry) { return entry.second->ended; })) {
@@ -159,10 +159,10 @@ Result<void> SourceLane::read_frames(bool& progressed) {
     }
     if (*step == FrameReader::Step::blocked) return {};
     if (*step == FrameReader::Step::need_buffer) {
-      BH_CHECK(place_payload());
+      BH_RETURN_IF_ERROR(place_payload());
       continue;
     }
-    BH_CHECK(handle_frame());
+    BH_RETURN_IF_ERROR(handle_frame());
     progressed = true;
     ++i;
   }
@@ -178,8 +178,8 @@ Result<void> SourceLane::place_payload() {
 Result<void> SourceLane::handle_frame() {
   const auto& header = reader_.header();
   switch (header.type) {
-    case FrameType::digests: BH_CHECK(check_frame_range(header, size_)); return handle_digests();
-    case FrameType::extent_done: BH_CHECK(check_frame_range(header, size_)); return handle_done();
+    case FrameType::digests: BH_RETURN_IF_ERROR(check_frame_range(header, size_)); return handle_digests();
+    case FrameType::extent_done: BH_RETURN_IF_ERROR(check_frame_range(header, size_)); return handle_done();
     case FrameType::ping:
       if (writer_.queued_frames() > kMaxQueuedFrames)
         return make_error(TransportErrc::unexpected_frame, "pings whose answers are not read");
@@ -199,7 +199,7 @@ Result<void> SourceLane::handle_digests() {
   const auto first = header.offset / kExtentSize;
   const auto count = div_up(header.length, kExtentSize);
   const bool zero_run = (header.flags & kFrameZeroRun) != 0;
-  BH_CHECK(check_digests_payload(header, payload));
+  BH_RETURN_IF_ERROR(check_digests_payload(header, payload));
   if (count > kMaxOpenExtents) return make_error(TransportErrc::bad_frame, "digests of too many extents");
   for (auto extent = first; extent < first + count; ++extent) {
     const auto it = open_.find(extent);

@@ -16,8 +16,8 @@ Result<boost::json::object> call(const DialStream& dial, FrameType verb, const V
     return make_error(EngineErrc::bad_disk_name, "a name of " + std::to_string(request.disk.size()) + " bytes");
   BH_TRY(auto stream, dial(kConnectTimeout));
   ControlChannel channel(std::move(stream));
-  BH_CHECK(exchange_hello(channel, kConnectTimeout));
-  BH_CHECK(channel.send(verb, to_json(request), 0, kSendTimeout));
+  BH_RETURN_IF_ERROR(exchange_hello(channel, kConnectTimeout));
+  BH_RETURN_IF_ERROR(channel.send(verb, to_json(request), 0, kSendTimeout));
   BH_TRY(auto message, channel.expect(answer, kVerbTimeout));
   channel.stream().close();
   return std::move(message.body);
@@ -38,12 +38,12 @@ Result<TargetStatus> query_target(const std::string& disk, const DialStream& dia
 }
 
 Result<void> swap_target(const std::string& disk, std::uint64_t epoch, const DialStream& dial) {
-  BH_CHECK(call(dial, FrameType::swap, {disk, epoch}, FrameType::swapped));
+  BH_RETURN_IF_ERROR(call(dial, FrameType::swap, {disk, epoch}, FrameType::swapped));
   return {};
 }
 
 Result<void> release_target(const std::string& disk, std::uint64_t epoch, const DialStream& dial) {
-  BH_CHECK(call(dial, FrameType::release, {disk, epoch}, FrameType::released));
+  BH_RETURN_IF_ERROR(call(dial, FrameType::release, {disk, epoch}, FrameType::released));
   return {};
 }
 

@@ -73,7 +73,7 @@ class Index final : public DigestIndex {
     std::array<std::byte, 16384> piece;
     for (std::uint64_t first = 0; first < extents_;) {
       const std::uint64_t count = std::min<std::uint64_t>(piece.size() / kIndexEntrySize, extents_ - first);
-      BH_CHECK(file_->read_at(table_offset(first), MutableBytes(piece).first(count * kIndexEntrySize)));
+      BH_RETURN_IF_ERROR(file_->read_at(table_offset(first), MutableBytes(piece).first(count * kIndexEntrySize)));
       for (std::uint64_t i = 0; i < count; ++i)
         table_[first + i].store(
             checked_entry(load_le<std::uint8_t>(&piece[2 * i]), load_le<std::uint8_t>(&piece[2 * i + 1])),
@@ -98,10 +98,10 @@ class Index final : public DigestIndex {
   Result<bool> load(std::uint64_t extent, ExtentDigests& digests) override {
     if (state(extent) != ExtentState::known) return false;
     std::array<std::byte, kIndexRecordSize> record;
-    BH_CHECK(file_->read_at(record_offset(extent), record));
+    BH_RETURN_IF_ERROR(file_->read_at(record_offset(extent), record));
     if (load_le<std::uint32_t>(&record[kIndexDigestBytes]) != crc_without_field(record, kIndexDigestBytes) ||
         load_le<std::uint64_t>(&record[kIndexDigestBytes + 8]) != extent) {
-      BH_CHECK(forget(extent));
+      BH_RETURN_IF_ERROR(forget(extent));
       return false;
     }
     std::memcpy(digests.data(), record.data(), kIndexDigestBytes);
@@ -114,7 +114,7 @@ class Index final : public DigestIndex {
     std::memcpy(record.data(), digests.data(), kIndexDigestBytes);
     store_le(&record[kIndexDigestBytes + 8], extent);
     store_le(&record[kIndexDigestBytes], crc_without_field(record, kIndexDigestBytes));
-    BH_CHECK(file_->write_at(record_offset(extent), record));
+    BH_RETURN_IF_ERROR(file_->write_at(record_offset(extent), record));
     std::lock_guard lock(mutex_);
     table_[extent].store(entry_of(ExtentState::known, shipped_blocks) | kPendingBits[generation_],
                          std::memory_order_release);
@@ -174,16 +174,17 @@ class Index final : public DigestIndex {
         }
         store_le(&image[i * kIndexEntrySize], file_entry(old & 0xFF));
       }
-      if (changed) BH_CHECK(file_->write_at(table_offset(first), Bytes(image).first(count * kIndexEntrySize)));
+      if (changed)
+        BH_RETURN_IF_ERROR(file_->write_at(table_offset(first), Bytes(image).first(count * kIndexEntrySize)));
     }
     return {};
   }
 
   Result<void> set_identity(const FileIdentity& identity) override {
-    BH_CHECK(sync());
+    BH_RETURN_IF_ERROR(sync());
     std::lock_guard lock(mutex_);
-    BH_CHECK(file_->write_at(0, encode_header(disk_size_, identity)));
-    BH_CHECK(file_->sync());
+    BH_RETURN_IF_ERROR(file_->write_at(0, encode_header(disk_size_, identity)));
+    BH_RETURN_IF_ERROR(file_->sync());
     identity_ = identity;
     return {};
   }
@@ -259,10 +260,10 @@ const ErrorCategory& index_category() noexcept {
 Result<std::unique_ptr<DigestIndex>> create_digest_index(Storage& storage, std::string_view path,
                                                          std::uint64_t disk_size) {
   const auto write_header = [&](File& file) -> Result<void> {
-    BH_CHECK(file.resize(file_size(extent_count(disk_size))));
+    BH_RETURN_IF_ERROR(file.resize(file_size(extent_count(disk_size))));
     return file.write_at(0, encode_header(disk_size, {}));
   };
-  BH_CHECK(create_whole_file(storage, path, write_header));
+  BH_RETURN_IF_ERROR(create_whole_file(storage, path, write_header));
   BH_TRY(auto file, storage.open(path, OpenMode::write));
   return std::unique_ptr<DigestIndex>(std::make_unique<Index>(std::move(file), disk_size, FileIdentity{}));
 }
@@ -271,9 +272,9 @@ Result<std::unique_ptr<DigestIndex>> open_digest_index(Storage& storage, std::st
                                                        std::uint64_t disk_size) {
   BH_TRY(auto file, storage.open(path, OpenMode::write));
   if (file->size() < kHeaderSize) return make_error(IndexErrc::damaged, std::string(path) + " is too short");
-  BH_CHECK(settle_file(*file));
+  BH_RETURN_IF_ERROR(settle_file(*file));
   std::array<std::byte, kHeaderCrcBytes> header;
-  BH_CHECK(file->read_at(0, header));
+  BH_RETURN_IF_ERROR(file->read_at(0, header));
   if (load_le<std::uint64_t>(&header[0]) != kIndexMagic || load_le<std::uint32_t>(&header[8]) != kVersion ||
       load_le<std::uint32_t>(&header[12]) != crc_without_field(header, 12) ||
       load_le<std::uint64_t>(&header[24]) != extent_count(load_le<std::uint64_t>(&header[16])))
@@ -284,7 +285,7 @@ Result<std::unique_ptr<DigestIndex>> open_digest_index(Storage& storage, std::st
   if (file->size() < file_size(extent_count(disk_size)))
     return make_error(IndexErrc::damaged, std::string(path) + " is cut off");
   auto index = std::make_unique<Index>(std::move(file), disk_size, load_identity(&header[32]));
-  BH_CHECK(index->read_table());
+  BH_RETURN_IF_ERROR(index->read_table());
   return std::unique_ptr<DigestIndex>(std::move(index));
 }
 

@@ -102,8 +102,8 @@ class Journal final : public SessionJournal {
   Result<void> append(const SessionRecord& record) override {
     assert(may_follow(last_.state, record.state));
     const auto bytes = encode(record, next_sequence_);
-    BH_CHECK(file_->write_at(next_sequence_ * kSessionRecordSize, bytes));
-    BH_CHECK(file_->sync());
+    BH_RETURN_IF_ERROR(file_->write_at(next_sequence_ * kSessionRecordSize, bytes));
+    BH_RETURN_IF_ERROR(file_->sync());
     ++next_sequence_;
     last_ = record;
     return {};
@@ -155,7 +155,7 @@ bool may_follow(SessionState from, SessionState to) noexcept {
 
 Result<std::unique_ptr<SessionJournal>> create_session_journal(Storage& storage, std::string_view path,
                                                                const SessionRecord& first) {
-  BH_CHECK(create_whole_file(storage, path, [&](File& file) { return file.write_at(0, encode(first, 0)); }));
+  BH_RETURN_IF_ERROR(create_whole_file(storage, path, [&](File& file) { return file.write_at(0, encode(first, 0)); }));
   BH_TRY(auto file, storage.open(path, OpenMode::write));
   return std::unique_ptr<SessionJournal>(std::make_unique<Journal>(std::move(file), first, 1));
 }
@@ -167,13 +167,13 @@ Result<void> replace_session_journal(Storage& storage, std::string_view path, co
 
 Result<std::unique_ptr<SessionJournal>> open_session_journal(Storage& storage, std::string_view path) {
   BH_TRY(auto file, storage.open(path, OpenMode::write));
-  BH_CHECK(settle_file(*file));
+  BH_RETURN_IF_ERROR(settle_file(*file));
   constexpr std::uint64_t kRecordsPerRead = 512;  // 64 KiB
   std::vector<std::byte> piece(kRecordsPerRead * kSessionRecordSize);
   for (std::uint64_t end = file->size() / kSessionRecordSize; end > 0;) {
     const std::uint64_t begin = end > kRecordsPerRead ? end - kRecordsPerRead : 0;
     const auto bytes = MutableBytes(piece).first((end - begin) * kSessionRecordSize);
-    BH_CHECK(file->read_at(begin * kSessionRecordSize, bytes));
+    BH_RETURN_IF_ERROR(file->read_at(begin * kSessionRecordSize, bytes));
     for (; end > begin; --end) {
       const auto record =
           decode(Bytes(bytes).subspan((end - 1 - begin) * kSessionRecordSize, kSessionRecordSize), end - 1);

@@ -21,9 +21,9 @@ Result<void> append(SessionJournal& journal, SessionState state) {
 // disk is left. After a crash in between, what is in the directory is of no use to anybody.
 Result<void> end_session(Storage& storage, const DiskPaths& paths, std::unique_ptr<SessionJournal> journal,
                          SessionState how) {
-  if (journal->last().state != how) BH_CHECK(append(*journal, how));
+  if (journal->last().state != how) BH_RETURN_IF_ERROR(append(*journal, how));
   journal.reset();
-  BH_CHECK(storage.rename(paths.journal, paths.last, true));
+  BH_RETURN_IF_ERROR(storage.rename(paths.journal, paths.last, true));
   return storage.remove_directory(paths.directory);
 }
 
@@ -40,14 +40,14 @@ Result<void> keep_index(Storage& storage, const DiskPaths& paths, const SessionR
   {
     auto index = open_digest_index(storage, paths.index, record.disk_size);
     if (!index) return {};
-    BH_CHECK((*index)->set_identity(record.kept_identity));
+    BH_RETURN_IF_ERROR((*index)->set_identity(record.kept_identity));
   }
   return storage.rename(paths.index, paths.digests, true);
 }
 
 Result<void> complete_keep(Storage& storage, const DiskPaths& paths, SessionJournal& journal) {
   auto record = journal.last();
-  BH_CHECK(make_staging(record.staging, storage, paths)->keep());
+  BH_RETURN_IF_ERROR(make_staging(record.staging, storage, paths)->keep());
   BH_TRY(record.kept_identity, identity_of(storage, paths.disk));
   record.state = SessionState::kept;
   return journal.append(record);
@@ -59,34 +59,34 @@ Result<void> settle(Storage& storage, const DiskPaths& paths, std::unique_ptr<Se
   auto staging = make_staging(journal->last().staging, storage, paths);
   switch (journal->last().state) {
     case SessionState::transferring: action = "resumable"; return {};
-    case SessionState::keeping: BH_CHECK(complete_keep(storage, paths, *journal)); [[fallthrough]];
+    case SessionState::keeping: BH_RETURN_IF_ERROR(complete_keep(storage, paths, *journal)); [[fallthrough]];
     case SessionState::kept: action = "kept"; return {};
     case SessionState::preparing:
       // Nobody was told of this transfer; what is remembered of the one before stays. The journal goes last: without
       // it, whoever finds an undo log cannot know that it is done with.
-      BH_CHECK(staging->give_back());
-      BH_CHECK(storage.remove(paths.undo));
+      BH_RETURN_IF_ERROR(staging->give_back());
+      BH_RETURN_IF_ERROR(storage.remove(paths.undo));
       journal.reset();
       action = kGaveBack;
       return storage.remove_directory(paths.directory);
     case SessionState::finishing:
-      BH_CHECK(staging->swap());
+      BH_RETURN_IF_ERROR(staging->swap());
       action = "finished";
       return end_session(storage, paths, std::move(journal), SessionState::finished);
     case SessionState::releasing:
-      BH_CHECK(staging->drop_old());
-      BH_CHECK(keep_index(storage, paths, journal->last()));
+      BH_RETURN_IF_ERROR(staging->drop_old());
+      BH_RETURN_IF_ERROR(keep_index(storage, paths, journal->last()));
       [[fallthrough]];
     case SessionState::finished:
       action = "finished";
       return end_session(storage, paths, std::move(journal), SessionState::finished);
     case SessionState::withdrawing:
-      BH_CHECK(staging->withdraw());
-      BH_CHECK(append(*journal, SessionState::cancelling));
+      BH_RETURN_IF_ERROR(staging->withdraw());
+      BH_RETURN_IF_ERROR(append(*journal, SessionState::cancelling));
       [[fallthrough]];
     case SessionState::cancelling:
-      BH_CHECK(staging->give_back());
-      BH_CHECK(storage.remove(paths.undo));
+      BH_RETURN_IF_ERROR(staging->give_back());
+      BH_RETURN_IF_ERROR(storage.remove(paths.undo));
       [[fallthrough]];
     case SessionState::cancelled:
       action = kGaveBack;
@@ -113,10 +113,10 @@ Result<std::unique_ptr<SessionJournal>> open_leftover(Storage& storage, const Di
       if (kind != Storage::Kind::none)
         return make_error(EngineErrc::session_damaged, paths.journal + ": " + journal.error().cause());
     }
-    BH_CHECK(storage.remove_directory(paths.directory));
+    BH_RETURN_IF_ERROR(storage.remove_directory(paths.directory));
     return none;
   }
-  BH_CHECK(settle(storage, paths, *journal, action));
+  BH_RETURN_IF_ERROR(settle(storage, paths, *journal, action));
   return std::move(*journal);
 }
 
@@ -160,7 +160,7 @@ Result<void> record_epoch(Storage& storage, const DiskPaths& paths, Standing& st
   if (!standing.ended) record.state = SessionState::cancelled;
   record.epoch = epoch;
   if (const auto slash = paths.disk.rfind('/'); slash != std::string::npos)
-    BH_CHECK(storage.make_directory(paths.disk.substr(0, slash)));
+    BH_RETURN_IF_ERROR(storage.make_directory(paths.disk.substr(0, slash)));
   return replace_session_journal(storage, paths.last, record);
 }
 
@@ -185,7 +185,7 @@ std::uint64_t Standing::epoch() const noexcept {
 }
 
 Result<Standing> settle_disk(Storage& storage, const DiskPaths& paths) {
-  BH_CHECK(check_disk_parents(storage, paths));
+  BH_RETURN_IF_ERROR(check_disk_parents(storage, paths));
   Standing standing;
   BH_TRY(standing.journal, open_leftover(storage, paths, standing.action));
   BH_TRY(standing.ended, read_last(storage, paths));
@@ -203,19 +203,19 @@ Result<std::optional<SessionRecord>> recorded_session(Storage& storage, const Di
 
 Result<void> finish_staged_disk(Storage& storage, const DiskPaths& paths, StagedDisk staged, bool keep_digests,
                                 const std::optional<Sha256>& root) {
-  BH_CHECK(staged.disk->close());
+  BH_RETURN_IF_ERROR(staged.disk->close());
   staged.disk.reset();
   auto record = staged.journal->last();
   record.state = SessionState::finishing;
   record.root = root;
-  BH_CHECK(staged.journal->append(record));
-  BH_CHECK(make_staging(record.staging, storage, paths)->swap());
+  BH_RETURN_IF_ERROR(staged.journal->append(record));
+  BH_RETURN_IF_ERROR(make_staging(record.staging, storage, paths)->swap());
   if (keep_digests) {
     BH_TRY(const auto identity, identity_of(storage, paths.disk));
-    BH_CHECK(staged.index->set_identity(identity));
-    BH_CHECK(staged.index->sync());
+    BH_RETURN_IF_ERROR(staged.index->set_identity(identity));
+    BH_RETURN_IF_ERROR(staged.index->sync());
     staged.index.reset();
-    BH_CHECK(storage.rename(paths.index, paths.digests, true));
+    BH_RETURN_IF_ERROR(storage.rename(paths.index, paths.digests, true));
   }
   return end_session(storage, paths, std::move(staged.journal), SessionState::finished);
 }
@@ -231,16 +231,16 @@ Result<void> swap_staged_disk(Storage& storage, Random& random, const DiskPaths&
     return make_error(EngineErrc::session_incomplete, "disk " + paths.disk + ": its last round has not ended");
   {
     BH_TRY(auto file, make_staging(record.staging, storage, paths)->reopen());
-    BH_CHECK(settle_file(*file));
+    BH_RETURN_IF_ERROR(settle_file(*file));
     BH_TRY(auto disk, open_disk(std::move(file), OpenMode::write, random));
     if (disk->size() != record.disk_size)
       return make_error(EngineErrc::session_damaged, "the staged disk has " + std::to_string(disk->size()) +
                                                          " bytes, not " + std::to_string(record.disk_size));
-    BH_CHECK(disk->close());
+    BH_RETURN_IF_ERROR(disk->close());
   }
   record.state = SessionState::keeping;
   record.epoch = epoch;
-  BH_CHECK(standing.journal->append(record));
+  BH_RETURN_IF_ERROR(standing.journal->append(record));
   return complete_keep(storage, paths, *standing.journal);
 }
 
@@ -253,25 +253,25 @@ Result<void> release_old_disk(Storage& storage, const DiskPaths& paths, std::uin
     return make_error(EngineErrc::session_incomplete, "disk " + paths.disk + " is staged and not swapped in");
   record.state = SessionState::releasing;
   record.epoch = epoch;
-  BH_CHECK(standing.journal->append(record));
+  BH_RETURN_IF_ERROR(standing.journal->append(record));
   return settle(storage, paths, standing.journal, standing.action);
 }
 
 Result<bool> give_back_old_disk(Storage& storage, const DiskPaths& paths, std::uint64_t epoch) {
   BH_TRY(auto standing, settle_disk(storage, paths));
   if (!standing.journal) {
-    BH_CHECK(record_epoch(storage, paths, standing, epoch));
+    BH_RETURN_IF_ERROR(record_epoch(storage, paths, standing, epoch));
     return standing.action == kGaveBack;
   }
   BH_TRY(epoch, claim_epoch(paths, standing, epoch));
   auto record = standing.journal->last();
   const bool kept = record.state == SessionState::kept;
-  if (kept) BH_CHECK(check_untouched(storage, paths, record));
+  if (kept) BH_RETURN_IF_ERROR(check_untouched(storage, paths, record));
   record.state = kept ? SessionState::withdrawing : SessionState::cancelling;
   record.epoch = epoch;
   record.root.reset();
-  BH_CHECK(standing.journal->append(record));
-  BH_CHECK(settle(storage, paths, standing.journal, standing.action));
+  BH_RETURN_IF_ERROR(standing.journal->append(record));
+  BH_RETURN_IF_ERROR(settle(storage, paths, standing.journal, standing.action));
   return true;
 }
 
@@ -311,7 +311,7 @@ Result<void> recover_directory(Storage& storage, const std::string& directory, i
 
 Result<std::vector<Leftover>> recover_store(Storage& storage) {
   std::vector<Leftover> found;
-  BH_CHECK(recover_directory(storage, "", 0, found));
+  BH_RETURN_IF_ERROR(recover_directory(storage, "", 0, found));
   return found;
 }
 

@@ -75,7 +75,7 @@ Result<Plan> plan_staging(const OldDisk& old, const OpenRequest& request) {
     plan.create = true;
     return plan;
   }
-  BH_CHECK(check_sizes(old, request));
+  BH_RETURN_IF_ERROR(check_sizes(old, request));
   const bool same_format = !request.format || *request.format == old.format;
   if (old.block_device) {
     if (!same_format) return make_error(EngineErrc::format_mismatch, "a block device is always raw");
@@ -121,16 +121,16 @@ Result<std::unique_ptr<DigestIndex>> make_index(Storage& storage, const DiskPath
       auto identity = (*index)->identity();
       if (identity && *identity == old.identity && old.identity.changed_ns != 0) {
         index->reset();
-        BH_CHECK(storage.rename(paths.digests, paths.index, true));
+        BH_RETURN_IF_ERROR(storage.rename(paths.digests, paths.index, true));
         BH_TRY(auto moved, open_digest_index(storage, paths.index, size));
-        BH_CHECK(moved->set_identity({}));
-        BH_CHECK(moved->reset_shipped());
-        BH_CHECK(moved->sync());
+        BH_RETURN_IF_ERROR(moved->set_identity({}));
+        BH_RETURN_IF_ERROR(moved->reset_shipped());
+        BH_RETURN_IF_ERROR(moved->sync());
         return moved;
       }
     }
   }
-  if (kept != Storage::Kind::none) BH_CHECK(storage.remove(paths.digests));
+  if (kept != Storage::Kind::none) BH_RETURN_IF_ERROR(storage.remove(paths.digests));
   return create_digest_index(storage, paths.index, size);
 }
 
@@ -144,9 +144,9 @@ Result<StagedDisk> start(Storage& storage, Random& random, const DiskPaths& path
     return make_error(BaseErrc::invalid_argument, "a VHDX disk cannot be empty");
 
   if (const auto slash = paths.disk.rfind('/'); slash != std::string::npos)
-    BH_CHECK(storage.make_directory(paths.disk.substr(0, slash)));
-  BH_CHECK(storage.remove_directory(paths.directory));
-  BH_CHECK(storage.make_directory(paths.directory));
+    BH_RETURN_IF_ERROR(storage.make_directory(paths.disk.substr(0, slash)));
+  BH_RETURN_IF_ERROR(storage.remove_directory(paths.directory));
+  BH_RETURN_IF_ERROR(storage.make_directory(paths.directory));
   SessionRecord record;
   record.staging = plan.staging;
   record.format = plan.format;
@@ -162,8 +162,8 @@ Result<StagedDisk> start(Storage& storage, Random& random, const DiskPaths& path
   if (!file && file.error() == make_error_code(IoErrc::clone_unsupported) &&
       request.staging == StagingChoice::automatic) {
     // Nothing was staged: the same preparation with the other staging.
-    BH_CHECK(storage.remove_directory(paths.directory));
-    BH_CHECK(storage.make_directory(paths.directory));
+    BH_RETURN_IF_ERROR(storage.remove_directory(paths.directory));
+    BH_RETURN_IF_ERROR(storage.make_directory(paths.directory));
     record.staging = StagingKind::undo;
     BH_TRY(staged.journal, create_session_journal(storage, paths.journal, record));
     file = make_staging(record.staging, storage, paths)->stage();
@@ -179,10 +179,10 @@ Result<StagedDisk> start(Storage& storage, Random& random, const DiskPaths& path
   }
   staged.fresh_content = plan.create;
   BH_TRY(staged.index, make_index(storage, paths, old, staged.disk->size(), !plan.create));
-  BH_CHECK(staged.disk->checkpoint());
+  BH_RETURN_IF_ERROR(staged.disk->checkpoint());
   record.state = SessionState::transferring;
   record.disk_size = staged.disk->size();
-  BH_CHECK(staged.journal->append(record));
+  BH_RETURN_IF_ERROR(staged.journal->append(record));
   return staged;
 }
 
@@ -205,14 +205,14 @@ Result<StagedDisk> resume(Storage& storage, Random& random, const DiskPaths& pat
   staged.resumed = true;
   BH_TRY(auto file, make_staging(record.staging, storage, paths)->reopen());
   // What the run before wrote and did not make durable reads as written, and would be recorded as durable.
-  BH_CHECK(settle_file(*file));
+  BH_RETURN_IF_ERROR(settle_file(*file));
   BH_TRY(staged.disk, open_disk(std::move(file), OpenMode::write, random));
   if (staged.disk->size() != record.disk_size)
     return make_error(EngineErrc::session_damaged, "the staged disk has " + std::to_string(staged.disk->size()) +
                                                        " bytes, not " + std::to_string(record.disk_size));
   auto index = open_digest_index(storage, paths.index, record.disk_size);
   if (!index) {
-    BH_CHECK(storage.remove(paths.index));
+    BH_RETURN_IF_ERROR(storage.remove(paths.index));
     index = create_digest_index(storage, paths.index, record.disk_size);
     if (!index) return std::move(index).error();
   }
@@ -220,7 +220,7 @@ Result<StagedDisk> resume(Storage& storage, Random& random, const DiskPaths& pat
   record.epoch = epoch;
   record.round_ended = false;
   record.root.reset();
-  BH_CHECK(journal->append(record));
+  BH_RETURN_IF_ERROR(journal->append(record));
   staged.journal = std::move(journal);
   return staged;
 }

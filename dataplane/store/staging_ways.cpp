@@ -17,14 +17,14 @@ class FreshStaging : public Staging {
  public:
   FreshStaging(Storage& storage, const DiskPaths& paths) : storage_(storage), paths_(paths) {}
   Result<std::unique_ptr<File>> stage() override {
-    BH_CHECK(storage_.remove(paths_.staged));
+    BH_RETURN_IF_ERROR(storage_.remove(paths_.staged));
     return storage_.create(paths_.staged);
   }
   Result<std::unique_ptr<File>> reopen() override { return storage_.open(paths_.staged, OpenMode::write); }
   Result<void> swap() override {
     BH_TRY(const bool staged, exists(storage_, paths_.staged));
     if (!staged) return {};  // done before a crash
-    BH_CHECK(take_ownership());
+    BH_RETURN_IF_ERROR(take_ownership());
     return storage_.rename(paths_.staged, paths_.disk, true);
   }
   Result<void> keep() override {
@@ -33,15 +33,15 @@ class FreshStaging : public Staging {
     BH_TRY(const bool moved, exists(storage_, paths_.old));
     BH_TRY(const bool disk, exists(storage_, paths_.disk));
     if (!moved && disk) {
-      BH_CHECK(take_ownership());
-      BH_CHECK(storage_.rename(paths_.disk, paths_.old, false));
+      BH_RETURN_IF_ERROR(take_ownership());
+      BH_RETURN_IF_ERROR(storage_.rename(paths_.disk, paths_.old, false));
     }
     return storage_.rename(paths_.staged, paths_.disk, false);
   }
   Result<void> withdraw() override {
     BH_TRY(const bool staged, exists(storage_, paths_.staged));
     BH_TRY(const bool disk, exists(storage_, paths_.disk));
-    if (!staged && disk) BH_CHECK(storage_.rename(paths_.disk, paths_.staged, false));
+    if (!staged && disk) BH_RETURN_IF_ERROR(storage_.rename(paths_.disk, paths_.staged, false));
     BH_TRY(const bool old, exists(storage_, paths_.old));
     return old ? storage_.rename(paths_.old, paths_.disk, false) : Result<void>();
   }
@@ -62,8 +62,8 @@ class CloneStaging final : public FreshStaging {
  public:
   using FreshStaging::FreshStaging;
   Result<std::unique_ptr<File>> stage() override {
-    BH_CHECK(storage_.remove(paths_.staged));
-    BH_CHECK(storage_.clone(paths_.disk, paths_.staged));
+    BH_RETURN_IF_ERROR(storage_.remove(paths_.staged));
+    BH_RETURN_IF_ERROR(storage_.clone(paths_.disk, paths_.staged));
     return reopen();
   }
 };
@@ -76,10 +76,10 @@ class UndoStaging final : public Staging {
   Result<std::unique_ptr<File>> stage() override {
     {
       BH_TRY(auto file, storage_.open(paths_.disk, OpenMode::read));
-      BH_CHECK(storage_.remove(paths_.undo));
-      BH_CHECK(create_undo_log(storage_, paths_.undo, *file));
+      BH_RETURN_IF_ERROR(storage_.remove(paths_.undo));
+      BH_RETURN_IF_ERROR(create_undo_log(storage_, paths_.undo, *file));
     }
-    if (!in_place_) BH_CHECK(storage_.rename(paths_.disk, paths_.staged, false));
+    if (!in_place_) BH_RETURN_IF_ERROR(storage_.rename(paths_.disk, paths_.staged, false));
     return reopen();
   }
   Result<std::unique_ptr<File>> reopen() override {
@@ -87,7 +87,7 @@ class UndoStaging final : public Staging {
     return open_undo_file(storage_, paths_.undo, std::move(file));
   }
   Result<void> swap() override {
-    BH_CHECK(keep());
+    BH_RETURN_IF_ERROR(keep());
     return drop_old();
   }
   // The undo log is what is kept.
@@ -107,9 +107,9 @@ class UndoStaging final : public Staging {
     BH_TRY(const bool log, exists(storage_, paths_.undo));
     if (place && log) {
       BH_TRY(auto file, storage_.open(place_, OpenMode::write));
-      BH_CHECK(restore_undo_log(storage_, paths_.undo, *file));
+      BH_RETURN_IF_ERROR(restore_undo_log(storage_, paths_.undo, *file));
     }
-    if (!in_place_ && place) BH_CHECK(storage_.rename(paths_.staged, paths_.disk, false));
+    if (!in_place_ && place) BH_RETURN_IF_ERROR(storage_.rename(paths_.staged, paths_.disk, false));
     return {};
   }
 

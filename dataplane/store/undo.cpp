@@ -79,23 +79,23 @@ class UndoFile final : public File {
   Result<void> read_all(std::span<const ReadPart> parts) override { return file_->read_all(parts); }
 
   Result<void> write_at(std::uint64_t offset, Bytes from) override {
-    BH_CHECK(save({offset, from.size()}));
+    BH_RETURN_IF_ERROR(save({offset, from.size()}));
     return file_->write_at(offset, from);
   }
   Result<void> write_through(std::uint64_t offset, Bytes from) override {
-    BH_CHECK(save({offset, from.size()}));
+    BH_RETURN_IF_ERROR(save({offset, from.size()}));
     return file_->write_through(offset, from);
   }
   Result<void> zero_at(std::uint64_t offset, std::uint64_t length) override {
-    BH_CHECK(save({offset, length}));
+    BH_RETURN_IF_ERROR(save({offset, length}));
     return file_->zero_at(offset, length);
   }
   Result<void> resize(std::uint64_t new_size) override {
-    if (new_size < file_->size()) BH_CHECK(save({new_size, file_->size() - new_size}));
+    if (new_size < file_->size()) BH_RETURN_IF_ERROR(save({new_size, file_->size() - new_size}));
     return file_->resize(new_size);
   }
   Result<void> prepare_write(std::span<const ByteRange> ranges) override {
-    BH_CHECK(save_ranges(ranges));
+    BH_RETURN_IF_ERROR(save_ranges(ranges));
     return file_->prepare_write(ranges);
   }
 
@@ -294,7 +294,7 @@ Result<void> UndoFile::save_batch(Batch& batch) {
           data ? std::min(data->offset / kUndoChunkSize, header_.chunks()) : header_.chunks();
       if (data_first > next) {
         const std::uint64_t end = extend_hole(batch, next, std::min(run.end, data_first), data_first);
-        BH_CHECK(add_hole(batch, next, end));
+        BH_RETURN_IF_ERROR(add_hole(batch, next, end));
         next = end;
       } else {
         const std::uint64_t data_end = std::max(next + 1, div_up(data->end(), kUndoChunkSize));
@@ -302,7 +302,7 @@ Result<void> UndoFile::save_batch(Batch& batch) {
       }
     }
   }
-  BH_CHECK(append(batch));
+  BH_RETURN_IF_ERROR(append(batch));
   std::uint64_t end = 0;
   {
     std::lock_guard lock(append_mutex_);
@@ -326,13 +326,13 @@ std::uint64_t UndoFile::extend_hole(Batch& batch, std::uint64_t first, std::uint
 // is not enough, goes to the log.
 Result<void> UndoFile::make_room(Batch& batch, std::uint64_t bytes) {
   if (batch.used + bytes <= kBatchBytes) return {};
-  BH_CHECK(read_planned(batch));
+  BH_RETURN_IF_ERROR(read_planned(batch));
   if (batch.used + bytes <= kBatchBytes) return {};
   return append(batch);
 }
 
 Result<void> UndoFile::add_hole(Batch& batch, std::uint64_t first, std::uint64_t end) {
-  BH_CHECK(make_room(batch, kUndoRecordHeaderSize));
+  BH_RETURN_IF_ERROR(make_room(batch, kUndoRecordHeaderSize));
   batch.planned.push_back({{UndoKind::hole, first, end - first}, batch.used});
   batch.used += kUndoRecordHeaderSize;
   return {};
@@ -340,7 +340,7 @@ Result<void> UndoFile::add_hole(Batch& batch, std::uint64_t first, std::uint64_t
 
 // Plans one record up to `end`, as much as the buffer has room for. Returns where it stops.
 Result<std::uint64_t> UndoFile::add_data(Batch& batch, std::uint64_t first, std::uint64_t end) {
-  BH_CHECK(make_room(batch, kUndoRecordHeaderSize + kUndoChunkSize));
+  BH_RETURN_IF_ERROR(make_room(batch, kUndoRecordHeaderSize + kUndoChunkSize));
   const std::uint64_t room = (kBatchBytes - batch.used - kUndoRecordHeaderSize) / kUndoChunkSize;
   end = std::min({end, first + room, first + kUndoMaxDataChunks});
   const std::uint64_t bytes = undo_bytes_of(header_, first, end - first);
@@ -358,7 +358,7 @@ Result<void> UndoFile::read_planned(Batch& batch) {
   for (std::size_t i = batch.read; i < batch.planned.size(); ++i)
     if (const auto& planned = batch.planned[i]; planned.record.kind == UndoKind::data)
       parts.push_back({planned.record.first * kUndoChunkSize, payload_of(planned)});
-  BH_CHECK(file_->read_all(parts));
+  BH_RETURN_IF_ERROR(file_->read_all(parts));
   for (const auto& part : parts)
     if (part.into.size() >= kDropCacheBytes) file_->drop_cache(part.offset, part.into.size());
   if (batch.read == batch.planned.size()) return {};
@@ -392,7 +392,7 @@ void UndoFile::clear(Batch& batch) {
 
 // Writes what is planned to the end of the log. After an error the log ends where it ended before.
 Result<void> UndoFile::append(Batch& batch) {
-  BH_CHECK(read_planned(batch));
+  BH_RETURN_IF_ERROR(read_planned(batch));
   if (batch.used == 0) return {};
   std::lock_guard lock(append_mutex_);
   for (auto& [record, at] : batch.planned) {
@@ -400,7 +400,7 @@ Result<void> UndoFile::append(Batch& batch) {
     record.durable_end = durable_end_.load(std::memory_order_acquire);
     encode_undo_record(header_, record, batch.buffer.span().subspan(at, kUndoRecordHeaderSize));
   }
-  BH_CHECK(log_->write_through(log_end_, Bytes(batch.buffer.span()).first(batch.used)));
+  BH_RETURN_IF_ERROR(log_->write_through(log_end_, Bytes(batch.buffer.span()).first(batch.used)));
   log_end_ += batch.used;
   clear(batch);
   return {};
@@ -464,9 +464,9 @@ Result<void> restore_record(const UndoHeader& header, const UndoRecord& record, 
     while (end < record_end && !restored.contains(end)) ++end;
     const std::uint64_t offset = first * kUndoChunkSize, length = undo_bytes_of(header, first, end - first);
     if (record.kind == UndoKind::data)
-      BH_CHECK(file.write_at(offset, payload.subspan((first - record.first) * kUndoChunkSize, length)));
+      BH_RETURN_IF_ERROR(file.write_at(offset, payload.subspan((first - record.first) * kUndoChunkSize, length)));
     else
-      BH_CHECK(file.zero_at(offset, length));
+      BH_RETURN_IF_ERROR(file.zero_at(offset, length));
     restored.insert(first, end);
     first = end;
   }
@@ -494,15 +494,15 @@ Result<void> create_undo_log(Storage& storage, std::string_view log_path, File& 
 
 Result<std::unique_ptr<File>> open_undo_file(Storage& storage, std::string_view log_path, std::unique_ptr<File> file) {
   BH_TRY(auto log, storage.open(log_path, OpenMode::write));
-  BH_CHECK(settle_file(*log));
+  BH_RETURN_IF_ERROR(settle_file(*log));
   BH_TRY(auto reader, UndoLogReader::open(*log));
   File& log_file = *log;
   auto undo = std::make_unique<UndoFile>(std::move(file), std::move(log), reader.header(), reader.end());
-  BH_CHECK(reader.collect(undo->saved()));
-  BH_CHECK(check_file(reader.header(), undo->saved(), *undo));
+  BH_RETURN_IF_ERROR(reader.collect(undo->saved()));
+  BH_RETURN_IF_ERROR(check_file(reader.header(), undo->saved(), *undo));
   if (log_file.size() > reader.end()) {
-    BH_CHECK(log_file.resize(reader.end()));
-    BH_CHECK(log_file.sync());
+    BH_RETURN_IF_ERROR(log_file.resize(reader.end()));
+    BH_RETURN_IF_ERROR(log_file.sync());
   }
   return std::unique_ptr<File>(std::move(undo));
 }
@@ -513,12 +513,12 @@ Result<void> restore_undo_log(Storage& storage, std::string_view log_path, File&
   const UndoHeader& header = reader.header();
   {
     ChunkSet saved(header.chunks());
-    BH_CHECK(reader.collect(saved));
-    BH_CHECK(check_file(header, saved, file));
+    BH_RETURN_IF_ERROR(reader.collect(saved));
+    BH_RETURN_IF_ERROR(check_file(header, saved, file));
   }
-  if (file.size() != header.old_size) BH_CHECK(file.resize(header.old_size));
+  if (file.size() != header.old_size) BH_RETURN_IF_ERROR(file.resize(header.old_size));
   ChunkSet restored(header.chunks());
-  BH_CHECK(reader.for_each([&](const UndoRecord& record) -> Result<void> {
+  BH_RETURN_IF_ERROR(reader.for_each([&](const UndoRecord& record) -> Result<void> {
     BH_TRY(const auto payload, reader.read_payload(record));
     if (!payload) return reader.damaged_at(record.offset);
     return restore_record(header, record, *payload, restored, file);

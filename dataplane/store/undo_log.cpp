@@ -87,9 +87,9 @@ Result<UndoLogReader> UndoLogReader::open(File& log) {
   UndoLogReader reader(log);
   if (log.size() < kHeaderSize) return make_error(UndoErrc::damaged, log.name() + " is shorter than its header");
   std::array<std::byte, kHeaderCrcBytes> bytes;
-  BH_CHECK(log.read_at(0, bytes));
+  BH_RETURN_IF_ERROR(log.read_at(0, bytes));
   BH_TRY(reader.header_, decode_undo_header(bytes, log.name()));
-  BH_CHECK(reader.find_end());
+  BH_RETURN_IF_ERROR(reader.find_end());
   return reader;
 }
 
@@ -102,7 +102,7 @@ Result<std::optional<UndoRecord>> UndoLogReader::record_at(std::uint64_t offset)
   std::array<std::byte, kUndoRecordHeaderUsed> bytes;
   if (log_->size() < kUndoRecordHeaderSize || offset > log_->size() - kUndoRecordHeaderSize)
     return std::optional<UndoRecord>{};
-  BH_CHECK(log_->read_at(offset, bytes));
+  BH_RETURN_IF_ERROR(log_->read_at(offset, bytes));
   auto record = decode_undo_record(header_, bytes, offset);
   if (record && record->end() > log_->size()) record.reset();
   return record;
@@ -136,7 +136,7 @@ Result<std::uint64_t> UndoLogReader::largest_durable_end_behind(std::uint64_t of
   std::uint64_t largest = 0;
   std::array<std::byte, kUndoRecordHeaderUsed> bytes;
   for (; offset + kUndoRecordHeaderSize <= log_->size(); offset += kUndoRecordHeaderSize) {
-    BH_CHECK(log_->read_at(offset, bytes));
+    BH_RETURN_IF_ERROR(log_->read_at(offset, bytes));
     if (const auto record = decode_undo_record(header_, bytes, offset))
       largest = std::max(largest, record->durable_end);
   }
@@ -147,7 +147,7 @@ Result<void> UndoLogReader::for_each(const std::function<Result<void>(const Undo
   for (std::uint64_t offset = kHeaderSize; offset < end_;) {
     BH_TRY(const auto record, record_at(offset));
     if (!record) return damaged_at(offset);
-    BH_CHECK(visit(*record));
+    BH_RETURN_IF_ERROR(visit(*record));
     offset = record->end();
   }
   return {};
@@ -156,7 +156,7 @@ Result<void> UndoLogReader::for_each(const std::function<Result<void>(const Undo
 Result<std::optional<Bytes>> UndoLogReader::read_payload(const UndoRecord& record) {
   if (payload_.size() == 0) payload_ = AlignedBuffer(kUndoMaxDataChunks * kUndoChunkSize);
   const auto bytes = payload_.span().first(record.payload_bytes);
-  if (!bytes.empty()) BH_CHECK(log_->read_at(record.payload_offset(), bytes));
+  if (!bytes.empty()) BH_RETURN_IF_ERROR(log_->read_at(record.payload_offset(), bytes));
   if (record.payload_crc != (bytes.empty() ? 0 : crc32c(bytes))) return std::optional<Bytes>{};
   return std::optional<Bytes>{Bytes(bytes)};
 }

@@ -44,7 +44,7 @@ Result<void> HostProtocol::serve(std::unique_ptr<ByteStream> stream) {
   const auto peer = stream->peer_name();
   ControlChannel channel(std::move(stream));
   const auto handle = [&]() -> Result<void> {
-    BH_CHECK(exchange_hello(channel, kFirstMessage));
+    BH_RETURN_IF_ERROR(exchange_hello(channel, kFirstMessage));
     BH_TRY(const auto message, channel.receive(kFirstMessage));
     switch (message.header.type) {
       case FrameType::open: return serve_control(channel, message.body);
@@ -97,7 +97,7 @@ Result<void> HostProtocol::serve_control(ControlChannel& channel, const boost::j
   spdlog::info("{}: disk {} opened by {}, {} bytes, {}, staging {}, epoch {}{}", opened.session, request.disk,
                channel.stream().peer_name(), opened.size, to_string(request.sync), opened.staging, opened.epoch,
                opened.resumed ? ", resumed" : "");
-  BH_CHECK(channel.send(FrameType::opened, to_json(opened), opened.epoch, kSendTimeout));
+  BH_RETURN_IF_ERROR(channel.send(FrameType::opened, to_json(opened), opened.epoch, kSendTimeout));
   while (true) {
     if (session->revoked()) return session->revoked_error();
     if (stop_.load()) return make_error(TransportErrc::lost, "the host agent is stopping");
@@ -116,7 +116,7 @@ Result<void> HostProtocol::serve_control(ControlChannel& channel, const boost::j
 // The last message of a stream.
 Result<void> HostProtocol::answer(ControlChannel& channel, FrameType type, const boost::json::object& body,
                                   std::uint64_t epoch) {
-  BH_CHECK(channel.send(type, body, epoch, kSendTimeout));
+  BH_RETURN_IF_ERROR(channel.send(type, body, epoch, kSendTimeout));
   linger(channel.stream(), *store_.parts().clock);
   channel.stream().close();
   return {};
@@ -148,7 +148,7 @@ Result<void> HostProtocol::serve_lane(ControlChannel& channel, const boost::json
   std::optional<SessionUse> session(std::move(joined));
   BH_TRY(auto queue, store_.parts().make_queue());
   BH_TRY(auto hasher, (*session)->make_hasher(store_.parts()));
-  BH_CHECK(channel.send(FrameType::joined, {}, (*session)->epoch(), kSendTimeout));
+  BH_RETURN_IF_ERROR(channel.send(FrameType::joined, {}, (*session)->epoch(), kSendTimeout));
   auto& clock = *store_.parts().clock;
   {
     TargetLane lane(**session, channel.stream(), *queue, *hasher, clock);
@@ -182,11 +182,11 @@ Result<void> HostProtocol::serve_verb(ControlChannel& channel, FrameType verb, c
       return answer(channel, FrameType::status, to_json(status), 0);
     }
     case FrameType::swap:
-      BH_CHECK(store_.swap(request.disk, request.epoch, kOpenPatience));
+      BH_RETURN_IF_ERROR(store_.swap(request.disk, request.epoch, kOpenPatience));
       spdlog::info("disk {}: swapped in by {}, the old disk is kept", request.disk, peer);
       return answer(channel, FrameType::swapped, {}, 0);
     case FrameType::release:
-      BH_CHECK(store_.release(request.disk, request.epoch, kOpenPatience));
+      BH_RETURN_IF_ERROR(store_.release(request.disk, request.epoch, kOpenPatience));
       spdlog::info("disk {}: released by {}", request.disk, peer);
       return answer(channel, FrameType::released, {}, 0);
     default: break;

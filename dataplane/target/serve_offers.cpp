@@ -47,8 +47,8 @@ class Worker {
   Result<void> serve_one() {
     BH_TRY(auto dialled, tls_connect(tls_, options_.endpoint, kAlpnBackhaul, kConnectTimeout));
     ControlChannel channel(std::move(dialled));
-    BH_CHECK(exchange_hello(channel, kConnectTimeout));
-    BH_CHECK(channel.send(FrameType::offer, to_json(Offer{options_.id}), 0, kSendTimeout));
+    BH_RETURN_IF_ERROR(exchange_hello(channel, kConnectTimeout));
+    BH_RETURN_IF_ERROR(channel.send(FrameType::offer, to_json(Offer{options_.id}), 0, kSendTimeout));
     auto stream = channel.release();
     // The other end speaks first, when it needs the stream.
     while (true) {

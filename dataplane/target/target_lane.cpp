@@ -40,7 +40,7 @@ TargetLane::TargetLane(TargetSession& session, ByteStream& stream, IoQueue& queu
 }
 
 Result<LaneStatus> TargetLane::step(std::span<const Completion> completions) {
-  BH_CHECK(complete_ops(completions));
+  BH_RETURN_IF_ERROR(complete_ops(completions));
   if (session_.revoked()) return session_.revoked_error();
   LaneStatus status;
   bool progressed = false;
@@ -52,14 +52,14 @@ Result<LaneStatus> TargetLane::step(std::span<const Completion> completions) {
     status.finished = true;
     return status;
   }
-  BH_CHECK(flush_pending());
-  BH_CHECK(end_extents());
-  BH_CHECK(advance_claims(progressed));
+  BH_RETURN_IF_ERROR(flush_pending());
+  BH_RETURN_IF_ERROR(end_extents());
+  BH_RETURN_IF_ERROR(advance_claims(progressed));
   // A checkpoint waits for completions itself: they may have ended what nothing would wake the lane for.
   while (checkpoint_due()) {
-    BH_CHECK(checkpoint());
-    BH_CHECK(end_extents());
-    BH_CHECK(advance_claims(progressed));
+    BH_RETURN_IF_ERROR(checkpoint());
+    BH_RETURN_IF_ERROR(end_extents());
+    BH_RETURN_IF_ERROR(advance_claims(progressed));
   }
   BH_TRY(const bool out, writer_.pump());
   status.want_write = !out;
@@ -190,7 +190,7 @@ Result<void> TargetLane::read_frames(bool& progressed) {
       if (!placed) return {};
       continue;
     }
-    BH_CHECK(handle_frame());
+    BH_RETURN_IF_ERROR(handle_frame());
     ++i;
   }
   progressed = true;
@@ -201,7 +201,7 @@ Result<void> TargetLane::read_frames(bool& progressed) {
 Result<bool> TargetLane::place_payload() {
   const auto& header = reader_.header();
   if (header.type == FrameType::data) {
-    BH_CHECK(check_frame_range(header, size()));
+    BH_RETURN_IF_ERROR(check_frame_range(header, size()));
     if (header.raw_size != header.length)
       return make_error(TransportErrc::bad_frame, "data of " + std::to_string(header.raw_size) +
                                                       " bytes for a range of " + std::to_string(header.length));
@@ -250,7 +250,7 @@ Result<void> TargetLane::handle_frame() {
     lane_end_ = false;
   switch (header.type) {
     case FrameType::claim:
-      BH_CHECK(check_frame_range(header, size()));
+      BH_RETURN_IF_ERROR(check_frame_range(header, size()));
       if (claims_.size() >= kMaxTargetExtents) return make_error(TransportErrc::unexpected_frame, "too many claims");
       claims_.push_back({header.offset, header.length});
       return {};
@@ -315,7 +315,8 @@ Result<void> TargetLane::handle_data() {
   const auto& header = reader_.header();
   const auto place = *incoming_;
   if ((header.flags & kFrameZstd) != 0)
-    BH_CHECK(decompressor_.decompress(reader_.payload(), pool_.at(place.buffer).subspan(place.at, header.length)));
+    BH_RETURN_IF_ERROR(
+        decompressor_.decompress(reader_.payload(), pool_.at(place.buffer).subspan(place.at, header.length)));
   incoming_.reset();
   const auto extent = header.offset / kExtentSize;
   BH_TRY(auto* work, work_for(extent));
@@ -323,7 +324,7 @@ Result<void> TargetLane::handle_data() {
     return make_error(TransportErrc::unexpected_frame, "data for an extent that is not open");
   const auto first = (header.offset - extent * kExtentSize) / kBlockSize;
   const auto end = first + div_up(header.length, kBlockSize);
-  BH_CHECK(mark_sent(*work, first, end));
+  BH_RETURN_IF_ERROR(mark_sent(*work, first, end));
   for (auto b = first; b < end; ++b) work->written.set(b);
   if (!verify_) work->digested = false;
   ++work->writes;
@@ -333,7 +334,7 @@ Result<void> TargetLane::handle_data() {
 
 Result<void> TargetLane::handle_zero() {
   const auto& header = reader_.header();
-  BH_CHECK(check_frame_range(header, size()));
+  BH_RETURN_IF_ERROR(check_frame_range(header, size()));
   const auto extent = header.offset / kExtentSize;
   if ((header.flags & kFrameZeroRun) != 0) return handle_zero_run();
   if (header.length > extent_length(extent))
@@ -343,9 +344,9 @@ Result<void> TargetLane::handle_zero() {
     return make_error(TransportErrc::unexpected_frame, "zero for an extent that is not open");
   const auto first = (header.offset - extent * kExtentSize) / kBlockSize;
   const auto end = first + div_up(header.length, kBlockSize);
-  BH_CHECK(mark_sent(*work, first, end));
+  BH_RETURN_IF_ERROR(mark_sent(*work, first, end));
   std::uint32_t zeroed = 0;
-  BH_CHECK(zero_unread_range({header.offset, header.length}, zeroed));
+  BH_RETURN_IF_ERROR(zero_unread_range({header.offset, header.length}, zeroed));
   if (zeroed == 0) return {};
   for (auto b = first; b < end; ++b) {
     work->zeroed.set(b);
@@ -389,7 +390,7 @@ Result<void> TargetLane::handle_hole_end() {
 
 Result<void> TargetLane::handle_extent_end() {
   const auto& header = reader_.header();
-  BH_CHECK(check_frame_range(header, size()));
+  BH_RETURN_IF_ERROR(check_frame_range(header, size()));
   if ((header.flags & kFrameHoleEnd) != 0) return handle_hole_end();
   const auto first = header.offset / kExtentSize;
   const auto count = div_up(header.length, kExtentSize);

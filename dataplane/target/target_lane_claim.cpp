@@ -23,7 +23,7 @@ Result<void> TargetLane::advance_claims(bool& progressed) {
     if (claims_.empty()) return {};
     auto& claim = claims_.front();
     std::uint64_t next = 0;
-    BH_CHECK(start_claim(claim.offset / kExtentSize, div_up(claim.end(), kExtentSize), next));
+    BH_RETURN_IF_ERROR(start_claim(claim.offset / kExtentSize, div_up(claim.end(), kExtentSize), next));
     progressed = true;
     const auto end = claim.end();
     claim.offset = next * kExtentSize;

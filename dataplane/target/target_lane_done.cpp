@@ -69,14 +69,14 @@ bool TargetLane::checkpoint_due() const {
 }
 
 Result<void> TargetLane::checkpoint() {
-  BH_CHECK(session_.disk().checkpoint());
-  if (verify_) BH_CHECK(read_back());
-  for (const auto extent : waiting_) BH_CHECK(record(extent, *works_.at(extent)));
+  BH_RETURN_IF_ERROR(session_.disk().checkpoint());
+  if (verify_) BH_RETURN_IF_ERROR(read_back());
+  for (const auto extent : waiting_) BH_RETURN_IF_ERROR(record(extent, *works_.at(extent)));
   for (const auto& run : waiting_zero_) {
-    if (run.zeroed_blocks > 0 && verify_) BH_CHECK(check_zero_run(run));
-    BH_CHECK(session_.index().store_zero_run(run.first, run.count));
+    if (run.zeroed_blocks > 0 && verify_) BH_RETURN_IF_ERROR(check_zero_run(run));
+    BH_RETURN_IF_ERROR(session_.index().store_zero_run(run.first, run.count));
   }
-  BH_CHECK(session_.index().sync());
+  BH_RETURN_IF_ERROR(session_.index().sync());
   if (session_.revoked()) return session_.revoked_error();
   for (const auto extent : waiting_) {
     acknowledge(extent, *works_.at(extent));
@@ -121,7 +121,7 @@ Result<void> TargetLane::read_back() {
       if (segment.kind == Segment::Kind::zero)
         continue;  // zeroed and not allocated: its digest is the zero digest already
       if (segment.length != until - at) return make_error(BaseErrc::internal, "a chunk in two places");
-      while (free_ops_.empty() || queue_.in_flight() >= queue_.capacity()) BH_CHECK(wait_for_completions());
+      while (free_ops_.empty() || queue_.in_flight() >= queue_.capacity()) BH_RETURN_IF_ERROR(wait_for_completions());
       BH_TRY(const auto place, place_for_read_back(segment.length));
       queue_.read(disk.file().native(), segment.file_offset, pool_.at(place.buffer).subspan(place.at, segment.length),
                   start_op(OpKind::verify_read, place, extent, at, segment.length));
@@ -132,7 +132,7 @@ Result<void> TargetLane::read_back() {
     return std::any_of(waiting_.begin(), waiting_.end(),
                        [&](std::uint64_t extent) { return works_.at(extent)->verify_reads > 0; });
   };
-  while (outstanding()) BH_CHECK(wait_for_completions());
+  while (outstanding()) BH_RETURN_IF_ERROR(wait_for_completions());
   return {};
 }
 
@@ -140,7 +140,7 @@ Result<void> TargetLane::read_back() {
 Result<TargetLane::Place> TargetLane::place_for_read_back(std::uint64_t length) {
   auto place = place_for(length);
   while (!place) {
-    BH_CHECK(wait_for_completions());
+    BH_RETURN_IF_ERROR(wait_for_completions());
     place = place_for(length);
   }
   return *place;
@@ -158,7 +158,7 @@ Result<void> TargetLane::check_zero_run(const ZeroRun& run) {
     const auto segment = disk.map(at, length);
     if (segment.kind == Segment::Kind::data) {
       disk.file().drop_cache(segment.file_offset, length);
-      BH_CHECK(disk.file().read_at(segment.file_offset, scratch_.span().first(length)));
+      BH_RETURN_IF_ERROR(disk.file().read_at(segment.file_offset, scratch_.span().first(length)));
       if (!is_zero(scratch_.span().first(length)))
         return make_error(EngineErrc::verify_mismatch,
                           "zeroed range at " + std::to_string(at) + " reads back non-zero");

@@ -10,7 +10,7 @@ namespace backhaul {
 // The record of an extent must not outlive its content: it is forgotten, durably, before the first write.
 Result<void> TargetLane::forget_before_write(std::uint64_t extent, bool& forgot) {
   if (session_.index().state(extent) == ExtentState::unknown) return {};
-  BH_CHECK(session_.index().forget(extent));
+  BH_RETURN_IF_ERROR(session_.index().forget(extent));
   forgot = true;
   return {};
 }
@@ -18,8 +18,8 @@ Result<void> TargetLane::forget_before_write(std::uint64_t extent, bool& forgot)
 Result<void> TargetLane::flush_pending() {
   if (pending_.empty()) return {};
   std::vector<ByteRange> ranges;
-  BH_CHECK(prepare_pending(ranges));
-  BH_CHECK(session_.disk().file().prepare_write(ranges));
+  BH_RETURN_IF_ERROR(prepare_pending(ranges));
+  BH_RETURN_IF_ERROR(session_.disk().file().prepare_write(ranges));
   auto range = ranges.begin();
   for (const auto& write : pending_) {
     const auto buffer = write.place.buffer;
@@ -28,7 +28,7 @@ Result<void> TargetLane::flush_pending() {
     auto offset = write.offset;
     bool first = true;
     while (!content.empty()) {
-      while (free_ops_.empty() || queue_.in_flight() >= queue_.capacity()) BH_CHECK(wait_for_completions());
+      while (free_ops_.empty() || queue_.in_flight() >= queue_.capacity()) BH_RETURN_IF_ERROR(wait_for_completions());
       const auto id = start_op(OpKind::write, write.place, write.offset / kExtentSize, offset, range->length);
       queue_.write(session_.disk().file().native(), range->offset, content.first(range->length), id);
       ++buffer_uses_[buffer];
@@ -48,14 +48,14 @@ Result<void> TargetLane::flush_pending() {
 Result<void> TargetLane::prepare_pending(std::vector<ByteRange>& ranges) {
   bool forgot = false;
   for (const auto& write : pending_) {
-    BH_CHECK(forget_before_write(write.offset / kExtentSize, forgot));
+    BH_RETURN_IF_ERROR(forget_before_write(write.offset / kExtentSize, forgot));
     for (std::uint64_t done = 0; done < write.length;) {
       BH_TRY(const auto segment, session_.disk().allocate(write.offset + done, write.length - done));
       ranges.push_back({segment.file_offset, segment.length});
       done += segment.length;
     }
   }
-  if (forgot) BH_CHECK(session_.index().sync());
+  if (forgot) BH_RETURN_IF_ERROR(session_.index().sync());
   return {};
 }
 
@@ -72,7 +72,7 @@ Result<void> TargetLane::zero_unread_range(ByteRange range, std::uint32_t& zeroe
     if (!run || run->offset >= range.end()) return {};
     at = std::max(at, align_down(run->offset, kBlockSize));
     const auto end = std::min({range.end(), at - at % kChunkSize + kChunkSize, align_up(run->end(), kBlockSize)});
-    BH_CHECK(zero_chunk(at, end - at, zeroed_blocks));
+    BH_RETURN_IF_ERROR(zero_chunk(at, end - at, zeroed_blocks));
     at = end;
   }
   return {};
@@ -84,7 +84,7 @@ Result<void> TargetLane::zero_chunk(std::uint64_t offset, std::uint64_t length, 
   if (segment.kind == Segment::Kind::zero) return {};
   if (segment.length != length) return make_error(BaseErrc::internal, "a chunk in two places");
   const auto content = scratch_.span().first(length);
-  BH_CHECK(disk.file().read_at(segment.file_offset, content));
+  BH_RETURN_IF_ERROR(disk.file().read_at(segment.file_offset, content));
   for (std::uint64_t at = 0; at < length;) {
     auto end = at;
     while (end < length && !is_zero(content.subspan(end, std::min(kBlockSize, length - end))))
@@ -94,9 +94,9 @@ Result<void> TargetLane::zero_chunk(std::uint64_t offset, std::uint64_t length, 
       continue;
     }
     bool forgot = false;
-    BH_CHECK(forget_before_write(offset / kExtentSize, forgot));
-    if (forgot) BH_CHECK(session_.index().sync());
-    BH_CHECK(disk.file().zero_at(segment.file_offset + at, end - at));
+    BH_RETURN_IF_ERROR(forget_before_write(offset / kExtentSize, forgot));
+    if (forgot) BH_RETURN_IF_ERROR(session_.index().sync());
+    BH_RETURN_IF_ERROR(disk.file().zero_at(segment.file_offset + at, end - at));
     const auto blocks = static_cast<std::uint32_t>(div_up(end - at, kBlockSize));
     zeroed_blocks += blocks;
     session_.blocks_zeroed += blocks;

@@ -118,7 +118,7 @@ Result<void> TargetSession::enter_lane() {
   const std::lock_guard lock(mutex_);
   if (revoked()) return revoked_error();
   if (finishing_) return make_error(EngineErrc::session_busy, "the transfer is being finished");
-  BH_CHECK(record_lane());
+  BH_RETURN_IF_ERROR(record_lane());
   ++users_;
   return {};
 }
@@ -215,11 +215,11 @@ Result<std::shared_ptr<TargetSession>> TargetStore::open_locked(Slot& slot, cons
       opened = finished_answer(*standing.ended);
       return session;
     }
-    BH_CHECK(check_fence(request, standing));
+    BH_RETURN_IF_ERROR(check_fence(request, standing));
     epoch = std::max(standing.epoch() + 1, request.epoch);
   }
   if (const auto live = session_of(slot))
-    BH_CHECK(take_disk(slot, request.disk, request.epoch != 0 && request.epoch >= live->epoch(), patience));
+    BH_RETURN_IF_ERROR(take_disk(slot, request.disk, request.epoch != 0 && request.epoch >= live->epoch(), patience));
   BH_TRY(auto staged, open_staged_disk(storage_, *parts_.random, paths, request, epoch));
   session = std::make_shared<TargetSession>(make_session_id(*parts_.random), epoch, request, std::move(staged));
   set_session(slot, session);
@@ -258,7 +258,7 @@ Result<SessionUse> TargetStore::join(const std::string& session_id, std::uint64_
   }
   if (!found) return make_error(EngineErrc::session_unknown);
   if (found->epoch() != epoch) return make_error(EngineErrc::session_fenced, "epoch " + std::to_string(epoch));
-  BH_CHECK(found->enter_lane());
+  BH_RETURN_IF_ERROR(found->enter_lane());
   return SessionUse(std::move(found));
 }
 
@@ -282,13 +282,13 @@ Result<FinishResult> TargetStore::finish(TargetSession& session, const FinishReq
   const auto reopen = [](TargetSession* of) { of->end_finish(); };
   const std::unique_ptr<TargetSession, decltype(reopen)> closed(&session, reopen);
 
-  BH_CHECK(check_complete(session));
+  BH_RETURN_IF_ERROR(check_complete(session));
   FinishResult result;
   std::optional<Sha256> root;
   result.blocks_zeroed = session.blocks_zeroed.load();
-  BH_CHECK(report("flush", 0));
-  BH_CHECK(session.disk().checkpoint());
-  BH_CHECK(report("verify", 0));
+  BH_RETURN_IF_ERROR(report("flush", 0));
+  BH_RETURN_IF_ERROR(session.disk().checkpoint());
+  BH_RETURN_IF_ERROR(report("verify", 0));
   if (session.request().verify == VerifyMode::full) {
     BH_TRY(root, verify_all(session, report));
   } else if (session.request().verify == VerifyMode::written) {
@@ -297,17 +297,17 @@ Result<FinishResult> TargetStore::finish(TargetSession& session, const FinishReq
   if (root) result.root_digest = to_hex(*root);
   if (!request.root_digest.empty() && !result.root_digest.empty() && request.root_digest != result.root_digest)
     return make_error(EngineErrc::root_mismatch, "source " + request.root_digest + ", target " + result.root_digest);
-  BH_CHECK(session.index().sync());
+  BH_RETURN_IF_ERROR(session.index().sync());
   if (!request.swap) {
-    BH_CHECK(session.index().reset_shipped());
-    BH_CHECK(session.index().sync());
-    BH_CHECK(session.end_round(root));
+    BH_RETURN_IF_ERROR(session.index().reset_shipped());
+    BH_RETURN_IF_ERROR(session.index().sync());
+    BH_RETURN_IF_ERROR(session.end_round(root));
     return result;
   }
-  BH_CHECK(report("swap", 0));
+  BH_RETURN_IF_ERROR(report("swap", 0));
   session.revoke(EngineErrc::session_fenced);  // no lane may join any more
   set_session(*slot, nullptr);
-  BH_CHECK(finish_staged_disk(storage_, paths, std::move(session.staged()), root.has_value(), root));
+  BH_RETURN_IF_ERROR(finish_staged_disk(storage_, paths, std::move(session.staged()), root.has_value(), root));
   if (root) parts_.clock->sleep_for(kTimestampTick);
   return result;
 }

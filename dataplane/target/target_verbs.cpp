@@ -18,8 +18,8 @@ Result<void> TargetStore::swap(const std::string& disk, std::uint64_t epoch, std
   BH_TRY(const auto paths, DiskPaths::of(disk));
   auto slot = slot_of(disk);
   const std::lock_guard lock(slot->mutex);
-  BH_CHECK(take_disk_for_verb(*slot, paths, epoch, patience));
-  BH_CHECK(swap_staged_disk(storage_, *parts_.random, paths, epoch));
+  BH_RETURN_IF_ERROR(take_disk_for_verb(*slot, paths, epoch, patience));
+  BH_RETURN_IF_ERROR(swap_staged_disk(storage_, *parts_.random, paths, epoch));
   // Who writes to the disk from here on gives it a later time than the one on record.
   parts_.clock->sleep_for(kTimestampTick);
   return {};
@@ -35,7 +35,7 @@ Result<void> TargetStore::release(const std::string& disk, std::uint64_t epoch, 
     if (record && record->state == SessionState::transferring)
       return make_error(EngineErrc::session_incomplete, "disk " + disk + " is staged and not swapped in");
   }
-  BH_CHECK(take_disk_for_verb(*slot, paths, epoch, patience));
+  BH_RETURN_IF_ERROR(take_disk_for_verb(*slot, paths, epoch, patience));
   return release_old_disk(storage_, paths, epoch);
 }
 

@@ -41,7 +41,7 @@ class MemoryEnd final : public MemoryStream {
 
   Result<std::size_t> read_some(MutableBytes into) override {
     const std::lock_guard lock(link_->mutex);
-    BH_CHECK(count_operation());
+    BH_RETURN_IF_ERROR(count_operation());
     ++in_.step;
     const auto limit = std::min(into.size(), in_.faults.max_read);
     std::size_t total = 0;
@@ -67,7 +67,7 @@ class MemoryEnd final : public MemoryStream {
 
   Result<std::size_t> write_some(Bytes from) override {
     const std::lock_guard lock(link_->mutex);
-    BH_CHECK(count_operation());
+    BH_RETURN_IF_ERROR(count_operation());
     if (link_->broken || in_.closed || out_.closed) return lost();
     auto count = std::min(
         {from.size(), out_.faults.max_write, out_.faults.window - std::min(out_.faults.window, out_.in_flight)});
@@ -88,7 +88,7 @@ class MemoryEnd final : public MemoryStream {
 
   Result<bool> flush() override {
     const std::lock_guard lock(link_->mutex);
-    BH_CHECK(count_operation());
+    BH_RETURN_IF_ERROR(count_operation());
     if (link_->broken) return lost();
     return true;
   }

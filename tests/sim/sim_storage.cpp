@@ -121,7 +121,7 @@ void SimStorage::add_block_device(std::string_view path, std::uint64_t size) {
 }
 
 Result<Storage::Kind> SimStorage::kind(std::string_view path) {
-  BH_CHECK(check_store_path(path));
+  BH_RETURN_IF_ERROR(check_store_path(path));
   const std::lock_guard lock(world_->mutex);
   if (const int error = world_->enter(world_->generation)) return failed(error, "look at", path);
   if (const auto node = world_->find(path)) return node->is_block_device ? Kind::block_device : Kind::file;
@@ -129,7 +129,7 @@ Result<Storage::Kind> SimStorage::kind(std::string_view path) {
 }
 
 Result<std::unique_ptr<File>> SimStorage::open(std::string_view path, OpenMode mode) {
-  BH_CHECK(check_store_path(path));
+  BH_RETURN_IF_ERROR(check_store_path(path));
   const std::lock_guard lock(world_->mutex);
   if (const int error = world_->enter(world_->generation)) return failed(error, "open", path);
   if (world_->has_directory(path)) return make_error(IoErrc::not_a_disk, std::string(path));
@@ -139,7 +139,7 @@ Result<std::unique_ptr<File>> SimStorage::open(std::string_view path, OpenMode m
 }
 
 Result<std::unique_ptr<File>> SimStorage::create(std::string_view path) {
-  BH_CHECK(check_store_path(path));
+  BH_RETURN_IF_ERROR(check_store_path(path));
   const std::lock_guard lock(world_->mutex);
   if (const int error = world_->enter(world_->generation)) return failed(error, "create", path);
   if (!world_->has_directory(parent_of(path))) return failed(ENOENT, "create", path);
@@ -148,8 +148,8 @@ Result<std::unique_ptr<File>> SimStorage::create(std::string_view path) {
 }
 
 Result<void> SimStorage::clone(std::string_view from, std::string_view to) {
-  BH_CHECK(check_store_path(from));
-  BH_CHECK(check_store_path(to));
+  BH_RETURN_IF_ERROR(check_store_path(from));
+  BH_RETURN_IF_ERROR(check_store_path(to));
   const std::lock_guard lock(world_->mutex);
   if (const int error = world_->enter(world_->generation)) return failed(error, "clone", from);
   const auto node = world_->find(from);
@@ -163,8 +163,8 @@ Result<void> SimStorage::clone(std::string_view from, std::string_view to) {
 }
 
 Result<void> SimStorage::rename(std::string_view from, std::string_view to, bool replace) {
-  BH_CHECK(check_store_path(from));
-  BH_CHECK(check_store_path(to));
+  BH_RETURN_IF_ERROR(check_store_path(from));
+  BH_RETURN_IF_ERROR(check_store_path(to));
   const std::lock_guard lock(world_->mutex);
   if (const int error = world_->enter(world_->generation)) return failed(error, "rename", from);
   const auto node = world_->find(from);
@@ -181,7 +181,7 @@ Result<void> SimStorage::rename(std::string_view from, std::string_view to, bool
 }
 
 Result<void> SimStorage::remove(std::string_view path) {
-  BH_CHECK(check_store_path(path));
+  BH_RETURN_IF_ERROR(check_store_path(path));
   const std::lock_guard lock(world_->mutex);
   if (const int error = world_->enter(world_->generation)) return failed(error, "remove", path);
   if (world_->has_directory(path)) return failed(EISDIR, "remove", path);
@@ -190,7 +190,7 @@ Result<void> SimStorage::remove(std::string_view path) {
 }
 
 Result<void> SimStorage::make_directory(std::string_view path) {
-  BH_CHECK(check_store_path(path));
+  BH_RETURN_IF_ERROR(check_store_path(path));
   const std::lock_guard lock(world_->mutex);
   if (const int error = world_->enter(world_->generation)) return failed(error, "make the directory", path);
   for (std::string_view part = path; !part.empty(); part = parent_of(part))
@@ -200,7 +200,7 @@ Result<void> SimStorage::make_directory(std::string_view path) {
 }
 
 Result<void> SimStorage::remove_directory(std::string_view path) {
-  BH_CHECK(check_store_path(path));
+  BH_RETURN_IF_ERROR(check_store_path(path));
   const std::lock_guard lock(world_->mutex);
   if (const int error = world_->enter(world_->generation)) return failed(error, "remove the directory", path);
   if (world_->find(path)) return failed(ENOTDIR, "remove the directory", path);
@@ -212,7 +212,7 @@ Result<void> SimStorage::remove_directory(std::string_view path) {
 }
 
 Result<std::vector<std::string>> SimStorage::list(std::string_view path) {
-  if (!path.empty()) BH_CHECK(check_store_path(path));
+  if (!path.empty()) BH_RETURN_IF_ERROR(check_store_path(path));
   const std::lock_guard lock(world_->mutex);
   if (const int error = world_->enter(world_->generation)) return failed(error, "list", path);
   if (!world_->has_directory(path)) return failed(world_->find(path) ? ENOTDIR : ENOENT, "list", path);

@@ -103,7 +103,7 @@ Result<void> SimTransfer::open_source(std::uint64_t padded_size) {
 
 Result<void> SimTransfer::prepare_session() {
   if (source_session_ && !opened_.resumed) source_session_.reset();
-  if (opened_.size != disk_->size()) BH_CHECK(open_source(opened_.size));
+  if (opened_.size != disk_->size()) BH_RETURN_IF_ERROR(open_source(opened_.size));
   if (source_session_) return {};
   std::optional<ChangedBlocks> changed;
   if (options_.changed) {
@@ -116,7 +116,7 @@ Result<void> SimTransfer::prepare_session() {
 
 Result<SimTransfer::Outcome> SimTransfer::attempt() {
   ++attempts_;
-  if (!disk_) BH_CHECK(open_source(0));
+  if (!disk_) BH_RETURN_IF_ERROR(open_source(0));
   auto request = options_.request;
   request.size = source_size_;
   request.changed_only = options_.changed.has_value();
@@ -131,8 +131,8 @@ Result<SimTransfer::Outcome> SimTransfer::attempt() {
   }
   epoch_ = opened_.epoch;
   transfer_ = opened_.transfer;
-  BH_CHECK(prepare_session());
-  BH_CHECK(run_lanes());
+  BH_RETURN_IF_ERROR(prepare_session());
+  BH_RETURN_IF_ERROR(run_lanes());
   Outcome outcome;
   outcome.opened = opened_;
   BH_TRY(outcome.source_root, source_root());

@@ -56,12 +56,12 @@ Result<void> write_all(ByteStream& stream, Bytes bytes) {
   while (!bytes.empty()) {
     BH_TRY(const std::size_t taken, stream.write_some(bytes));
     bytes = bytes.subspan(taken);
-    if (taken == 0) BH_CHECK(wait_stream(stream, true, seconds(60)));
+    if (taken == 0) BH_RETURN_IF_ERROR(wait_stream(stream, true, seconds(60)));
   }
   while (true) {
     BH_TRY(const bool out, stream.flush());
     if (out) return {};
-    BH_CHECK(wait_stream(stream, true, seconds(60)));
+    BH_RETURN_IF_ERROR(wait_stream(stream, true, seconds(60)));
   }
 }
 

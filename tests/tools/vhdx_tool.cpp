@@ -112,8 +112,8 @@ Result<void> copy(File& from, std::uint64_t from_offset, File& to, std::uint64_t
   std::vector<std::byte> buffer;
   for (std::uint64_t done = 0; done < length; done += buffer.size()) {
     buffer.resize(std::min(length - done, kMiB));
-    BH_CHECK(from.read_at(from_offset + done, buffer));
-    BH_CHECK(to.write_at(to_offset + done, buffer));
+    BH_RETURN_IF_ERROR(from.read_at(from_offset + done, buffer));
+    BH_RETURN_IF_ERROR(to.write_at(to_offset + done, buffer));
   }
   return {};
 }
@@ -122,14 +122,14 @@ Result<void> copy(File& from, std::uint64_t from_offset, File& to, std::uint64_t
 Result<void> dump(const std::vector<std::string>& args) {
   BH_TRY(auto disk, open(args[1], OpenMode::read));
   PlainFile raw(args[2], O_RDWR | O_CREAT | O_TRUNC, 0);
-  BH_CHECK(raw.resize(disk->size()));
+  BH_RETURN_IF_ERROR(raw.resize(disk->size()));
   for (std::uint64_t offset = 0; offset < disk->size();) {
     BH_TRY(const auto run, disk->next_data(offset));
     if (!run) break;
     for (offset = run->offset; offset < run->end();) {
       const auto segment = disk->map(offset, run->end() - offset);
       if (segment.kind == Segment::Kind::data)
-        BH_CHECK(copy(disk->file(), segment.file_offset, raw, offset, segment.length));
+        BH_RETURN_IF_ERROR(copy(disk->file(), segment.file_offset, raw, offset, segment.length));
       offset += segment.length;
     }
   }
@@ -145,10 +145,10 @@ Result<void> patch(const std::vector<std::string>& args) {
     const auto end = offset + number(args[i].substr(colon + 1));
     while (offset < end) {
       BH_TRY(const auto segment, disk->allocate(offset, end - offset));
-      BH_CHECK(copy(raw, offset, disk->file(), segment.file_offset, segment.length));
+      BH_RETURN_IF_ERROR(copy(raw, offset, disk->file(), segment.file_offset, segment.length));
       offset += segment.length;
     }
-    BH_CHECK(disk->checkpoint());
+    BH_RETURN_IF_ERROR(disk->checkpoint());
     std::printf("checkpoint %zu\n", i - 3);
     std::fflush(stdout);
   }

@@ -136,7 +136,8 @@ Result<ControlChannel::Message> ControlChannel::next(SteadyClock::time_point dea
     }
     if (header.type == FrameType::pong) continue;
     if (header.type == FrameType::ping) {
-      if (answer_pings) BH_CHECK(send(FrameType::pong, {}, header.epoch, std::max(left_until(deadline), Millis(100))));
+      if (answer_pings)
+        BH_RETURN_IF_ERROR(send(FrameType::pong, {}, header.epoch, std::max(left_until(deadline), Millis(100))));
       continue;
     }
     if (header.type == FrameType::error) return error_from_payload(reader_->payload());
@@ -211,7 +212,7 @@ Result<Hello> exchange_hello(ControlChannel& channel, Millis timeout) {
   const json::object ours{{"versions", json::array{kLowestVersion, kProtocolVersion}},
                           {"features", json::array{"zstd"}},
                           {"software", "backhaul 0.1.0"}};
-  BH_CHECK(channel.send(FrameType::hello, ours, 0, timeout));
+  BH_RETURN_IF_ERROR(channel.send(FrameType::hello, ours, 0, timeout));
   BH_TRY(const auto message, channel.expect(FrameType::hello, left_until(deadline)));
   return read_hello(message.body);
 }

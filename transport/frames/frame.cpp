@@ -126,7 +126,7 @@ Result<void> check_header(const FrameHeader& header) {
   if (shape == nullptr)
     return make_error(TransportErrc::bad_frame, fmt::format("type {} is unknown", static_cast<unsigned>(header.type)));
   if ((header.flags & ~shape->flags) != 0) return bad_frame(header, fmt::format("flags {:#04x}", header.flags));
-  BH_CHECK(check_sizes(header, *shape));
+  BH_RETURN_IF_ERROR(check_sizes(header, *shape));
   if (shape->ranged) {
     if (header.length == 0) return bad_frame(header, "length");
     if (header.offset > kMaxEnd || header.length > kMaxEnd - header.offset)
@@ -187,7 +187,7 @@ Result<FrameHeader> decode_frame_header(std::span<const std::byte, kFrameHeaderS
   if (load_le<std::uint16_t>(at + kReserved1At) != 0 || load_le<std::uint64_t>(at + kReserved2At) != 0 ||
       load_le<std::uint32_t>(at + kReserved2At + 8) != 0)
     return bad_frame(header, "reserved bytes");
-  BH_CHECK(check_header(header));
+  BH_RETURN_IF_ERROR(check_header(header));
   return header;
 }
 

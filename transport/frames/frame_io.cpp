@@ -41,7 +41,7 @@ Result<bool> FrameWriter::pump() {
       BH_TRY(const std::size_t taken, stream_.write_some(rest));
       if (taken == 0) {
         // What the stream did take should be on its way while we wait.
-        BH_CHECK(stream_.flush());
+        BH_RETURN_IF_ERROR(stream_.flush());
         return false;
       }
       entry.sent += taken;
@@ -85,7 +85,7 @@ Result<FrameReader::Step> FrameReader::step() {
     if (got == 0) return blocked(header_.payload_size - have_);
     have_ += got;
   }
-  BH_CHECK(check_payload(header_, payload()));
+  BH_RETURN_IF_ERROR(check_payload(header_, payload()));
   state_ = State::complete;
   return Step::frame;
 }

@@ -192,9 +192,9 @@ Result<void> write_node(const fs::path& directory, const KeyAndCertificate& ca, 
   BH_TRY(const auto certificate_text, certificate_pem(node.certificate.get()));
   BH_TRY(const auto key_text, key_pem(node.key.get()));
   if (::mkdir(directory.c_str(), 0755) != 0) return Error::from_errno(errno, "create " + directory.string());
-  BH_CHECK(write_new_file(directory / "ca.crt", ca_text, 0644));
-  BH_CHECK(write_new_file(directory / "node.crt", certificate_text, 0644));
-  BH_CHECK(write_new_file(directory / "node.key", key_text, 0600));
+  BH_RETURN_IF_ERROR(write_new_file(directory / "ca.crt", ca_text, 0644));
+  BH_RETURN_IF_ERROR(write_new_file(directory / "node.crt", certificate_text, 0644));
+  BH_RETURN_IF_ERROR(write_new_file(directory / "node.key", key_text, 0600));
   return sync_directory(directory);
 }
 
@@ -322,28 +322,28 @@ Result<void> pki_init(const fs::path& directory) {
   fs::create_directories(directory, failed);
   if (failed) return Error::from_errno(failed.value(), "create " + directory.string());
   const char* const kMade[] = {"appliance", "host", "ca.key", "ca.crt"};
-  for (const auto* name : kMade) BH_CHECK(require_absent(directory / name));
+  for (const auto* name : kMade) BH_RETURN_IF_ERROR(require_absent(directory / name));
 
   BH_TRY(const auto ca, make_ca());
   BH_TRY(const auto certificate_text, certificate_pem(ca.certificate.get()));
   BH_TRY(const auto key_text, key_pem(ca.key.get()));
   BH_TRY(auto workshop, Workshop::open(directory));
-  BH_CHECK(write_new_file(workshop.path() / "ca.key", key_text, 0600));
-  BH_CHECK(write_new_file(workshop.path() / "ca.crt", certificate_text, 0644));
+  BH_RETURN_IF_ERROR(write_new_file(workshop.path() / "ca.key", key_text, 0600));
+  BH_RETURN_IF_ERROR(write_new_file(workshop.path() / "ca.crt", certificate_text, 0644));
   std::vector<std::string> names{"localhost", "127.0.0.1", "::1"};
   if (auto own = machine_name(); own != "localhost") names.push_back(std::move(own));
   for (const auto* name : {"appliance", "host"})
-    BH_CHECK(write_node(workshop.path() / name, ca, {name, names, kDefaultDays}));
-  for (const auto* name : kMade) BH_CHECK(workshop.publish(name));
+    BH_RETURN_IF_ERROR(write_node(workshop.path() / name, ca, {name, names, kDefaultDays}));
+  for (const auto* name : kMade) BH_RETURN_IF_ERROR(workshop.publish(name));
   return {};
 }
 
 Result<void> pki_issue(const fs::path& directory, const NodeCertificate& request) {
-  BH_CHECK(check_request(request));
-  BH_CHECK(require_absent(directory / request.name));
+  BH_RETURN_IF_ERROR(check_request(request));
+  BH_RETURN_IF_ERROR(require_absent(directory / request.name));
   BH_TRY(const auto ca, load_ca(directory));
   BH_TRY(auto workshop, Workshop::open(directory));
-  BH_CHECK(write_node(workshop.path() / request.name, ca, request));
+  BH_RETURN_IF_ERROR(write_node(workshop.path() / request.name, ca, request));
   return workshop.publish(request.name);
 }
 

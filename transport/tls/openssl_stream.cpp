@@ -286,7 +286,7 @@ void OpensslStream::close() noexcept {
 }
 
 Result<std::unique_ptr<TlsStream>> shake_hands(std::unique_ptr<OpensslStream> stream, SteadyTime deadline) {
-  BH_CHECK(stream->handshake(deadline));
+  BH_RETURN_IF_ERROR(stream->handshake(deadline));
   if (auto own = stream->hand_over()) return own;
   stream->forget_secrets();
   return std::unique_ptr<TlsStream>(std::move(stream));
@@ -297,7 +297,7 @@ Result<std::unique_ptr<TlsStream>> shake_hands(std::unique_ptr<OpensslStream> st
 Result<std::unique_ptr<TlsStream>> client_handshake(TlsContext& context, UniqueFd socket, const Endpoint& endpoint,
                                                     std::string_view alpn, SteadyTime deadline) {
   auto stream = std::make_unique<OpensslStream>(context, std::move(socket), endpoint_text(endpoint));
-  BH_CHECK(stream->prepare_client(endpoint, alpn));
+  BH_RETURN_IF_ERROR(stream->prepare_client(endpoint, alpn));
   return shake_hands(std::move(stream), deadline);
 }
 

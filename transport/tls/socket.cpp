@@ -45,7 +45,7 @@ Result<Addresses> resolve(const Endpoint& endpoint) {
 Result<UniqueFd> connect_one(const addrinfo& address, const std::string& what, SteadyTime deadline) {
   UniqueFd socket(::socket(address.ai_family, address.ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address.ai_protocol));
   if (!socket) return Error::from_errno(errno, what);
-  BH_CHECK(set_socket_options(socket.get()));
+  BH_RETURN_IF_ERROR(set_socket_options(socket.get()));
   if (::connect(socket.get(), address.ai_addr, address.ai_addrlen) != 0) {
     if (errno != EINPROGRESS) return Error::from_errno(errno, what);
     BH_TRY(const bool ready, poll_socket(socket.get(), true, deadline));

@@ -97,7 +97,7 @@ void parse_extensions(X509_STORE* store) {
 }
 
 Result<void> load_trust(SSL_CTX* context, TlsRole role, const std::filesystem::path& ca) {
-  BH_CHECK(check_file(ca));
+  BH_RETURN_IF_ERROR(check_file(ca));
   if (SSL_CTX_load_verify_file(context, ca.c_str()) != 1) return credentials(ca, take_openssl_error());
   if (role == TlsRole::server) SSL_CTX_set_client_CA_list(context, SSL_load_client_CA_file(ca.c_str()));
 
@@ -105,7 +105,7 @@ Result<void> load_trust(SSL_CTX* context, TlsRole role, const std::filesystem::p
   const auto crl = ca.parent_path() / "crl.pem";
   std::error_code ignored;
   if (!std::filesystem::exists(crl, ignored)) return {};
-  BH_CHECK(check_file(crl));
+  BH_RETURN_IF_ERROR(check_file(crl));
   X509_STORE* store = SSL_CTX_get_cert_store(context);
   X509_LOOKUP* lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file());
   if (lookup == nullptr || X509_load_crl_file(lookup, crl.c_str(), X509_FILETYPE_PEM) < 1)
@@ -130,11 +130,11 @@ Result<void> load_own(TlsContext::Impl& impl, const std::filesystem::path& direc
   SSL_CTX* context = impl.context.get();
   const auto certificate = directory / "node.crt";
   const auto key = directory / "node.key";
-  BH_CHECK(check_file(certificate));
-  BH_CHECK(check_file(key));
+  BH_RETURN_IF_ERROR(check_file(certificate));
+  BH_RETURN_IF_ERROR(check_file(key));
   if (SSL_CTX_use_certificate_chain_file(context, certificate.c_str()) != 1)
     return credentials(certificate, take_openssl_error());
-  BH_CHECK(check_own_certificate(impl, certificate));
+  BH_RETURN_IF_ERROR(check_own_certificate(impl, certificate));
   if (SSL_CTX_use_PrivateKey_file(context, key.c_str(), SSL_FILETYPE_PEM) != 1) {
     const bool mismatch = ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_VALUES_MISMATCH ||
                           ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_TYPE_MISMATCH;
@@ -159,8 +159,8 @@ Result<std::unique_ptr<TlsContext::Impl>> new_context(TlsRole role, const std::f
   impl->role = role;
   impl->context.reset(SSL_CTX_new(accepts(role) ? TLS_server_method() : TLS_client_method()));
   if (impl->context == nullptr) return make_error(TransportErrc::tls_credentials, "OpenSSL: " + take_openssl_error());
-  BH_CHECK(set_policy(impl->context.get(), impl->role));
-  BH_CHECK(load_trust(impl->context.get(), role, ca));
+  BH_RETURN_IF_ERROR(set_policy(impl->context.get(), impl->role));
+  BH_RETURN_IF_ERROR(load_trust(impl->context.get(), role, ca));
   return impl;
 }
 
@@ -195,7 +195,7 @@ Result<std::shared_ptr<TlsContext>> TlsContext::load(TlsRole role, const std::fi
                                                      TlsRecords records) {
   BH_TRY(auto impl, new_context(role, directory / "ca.crt"));
   impl->records = records;
-  BH_CHECK(load_own(*impl, directory));
+  BH_RETURN_IF_ERROR(load_own(*impl, directory));
   return std::shared_ptr<TlsContext>(new TlsContext(std::move(impl)));
 }
 

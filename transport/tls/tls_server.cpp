@@ -149,7 +149,7 @@ class AsioTlsServer final : public TlsServer {
 
 Result<std::unique_ptr<TlsServer>> TlsServer::listen(const Endpoint& address, std::shared_ptr<TlsContext> context) {
   auto server = std::make_unique<AsioTlsServer>(std::move(context));
-  BH_CHECK(server->open(address));
+  BH_RETURN_IF_ERROR(server->open(address));
   return std::unique_ptr<TlsServer>(std::move(server));
 }
 

@@ -21,7 +21,7 @@ Result<std::unique_ptr<TlsStream>> tls_connect(TlsContext& context, const Endpoi
 
 Result<std::unique_ptr<TlsStream>> tls_accept(TlsContext& context, UniqueFd socket, std::chrono::milliseconds timeout) {
   const auto deadline = SteadyTime::clock::now() + timeout;
-  BH_CHECK(set_socket_options(socket.get()));
+  BH_RETURN_IF_ERROR(set_socket_options(socket.get()));
   return server_handshake(context, std::move(socket), deadline);
 }
 

@@ -20,19 +20,19 @@ constexpr std::size_t kMaxRanges = 1 << 20;  // 16 MiB of them; beyond this dige
 Result<void> start_server(QemuSession& s) {
   if (s.record.nbd_started) static_cast<void>(s.qmp->execute("nbd-server-stop"));  // a call before this one crashed
   s.record.nbd_started = true;
-  BH_CHECK(s.save());
+  BH_RETURN_IF_ERROR(s.save());
   std::error_code ignored;
   std::filesystem::remove(s.files.nbd(), ignored);
   const json::object address{{"type", "unix"}, {"data", json::object{{"path", s.files.nbd()}}}};
   auto started = s.qmp->execute("nbd-server-start", {{"addr", address}, {"max-connections", 1}});
   if (started) return {};
   s.record.nbd_started = false;
-  BH_CHECK(s.save());
+  BH_RETURN_IF_ERROR(s.save());
   return std::move(started).error();
 }
 
 Result<void> stop_server(QemuSession& s) {
-  BH_CHECK(s.qmp->execute("nbd-server-stop"));  // takes the export with it
+  BH_RETURN_IF_ERROR(s.qmp->execute("nbd-server-stop"));  // takes the export with it
   std::error_code ignored;
   std::filesystem::remove(s.files.nbd(), ignored);
   s.record.nbd_started = false;
@@ -41,11 +41,11 @@ Result<void> stop_server(QemuSession& s) {
 
 Result<std::vector<ByteRange>> read_exported(QemuSession& s, const QemuNode& node, const std::string& token,
                                              std::uint64_t size_bytes) {
-  BH_CHECK(s.qmp->execute("block-export-add", {{"type", "nbd"},
-                                               {"id", kExport},
-                                               {"node-name", node.name},
-                                               {"name", kExport},
-                                               {"bitmaps", json::array{bitmap_name(token)}}}));
+  BH_RETURN_IF_ERROR(s.qmp->execute("block-export-add", {{"type", "nbd"},
+                                                         {"id", kExport},
+                                                         {"node-name", node.name},
+                                                         {"name", kExport},
+                                                         {"bitmaps", json::array{bitmap_name(token)}}}));
   BH_TRY(auto ranges, read_nbd_bitmap(with_nbd_socket(fmt::format("nbd+unix:///{}?socket=", kExport), s.files.nbd()),
                                       "qemu:dirty-bitmap:" + bitmap_name(token), size_bytes, kMaxRanges,
                                       std::chrono::seconds(s.options->timeout_s)));

@@ -141,7 +141,7 @@ json::object action(std::string_view type, json::object data) { return {{"type",
 
 Result<void> run_transaction(QmpClient& qmp, json::array actions) {
   if (actions.empty()) return {};
-  BH_CHECK(qmp.execute("transaction", {{"actions", std::move(actions)}}));
+  BH_RETURN_IF_ERROR(qmp.execute("transaction", {{"actions", std::move(actions)}}));
   return {};
 }
 

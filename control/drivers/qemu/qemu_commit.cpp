@@ -61,10 +61,10 @@ class Commits {
     auto worked = work();
     if (s_.qmp->broken()) return worked ? failed("the connection to QEMU broke") : std::move(worked).error();
     // Only when it is on record that the dropped overlays are of the past, the guest may go on.
-    if (!dropped_.empty()) BH_CHECK(s_.save());
-    BH_CHECK(resume());
+    if (!dropped_.empty()) BH_RETURN_IF_ERROR(s_.save());
+    BH_RETURN_IF_ERROR(resume());
     delete_overlays(s_, dropped_);
-    BH_CHECK(std::move(worked));
+    BH_RETURN_IF_ERROR(std::move(worked));
     if (failure_) return *failure_;
     return {};
   }
@@ -76,7 +76,7 @@ class Commits {
     BH_TRY(const auto view, look_at_qemu(*s_.qmp));
     was_stuck_ = view.status == "io-error";
     for (auto& disk : disks())
-      if (!disk.overlay_file.empty()) BH_CHECK(begin(view, disk));
+      if (!disk.overlay_file.empty()) BH_RETURN_IF_ERROR(begin(view, disk));
     BH_TRY(const auto jobs, wait_for_jobs(kLook, false));
     return jobs.empty() ? Result<void>() : pivot(jobs);
   }
@@ -87,7 +87,7 @@ class Commits {
     const auto* base = view.disk(disk.path, disk.format);
     if (view.is_top(disk.overlay_node)) {
       if (base == nullptr) return failed(fmt::format("disk {}: QEMU does not know {}", disk.name, disk.path));
-      BH_CHECK(s_.qmp->execute(
+      BH_RETURN_IF_ERROR(s_.qmp->execute(
           "block-commit",
           {{"job-id", disk.job}, {"device", disk.overlay_node}, {"base-node", base->name}, {"auto-dismiss", false}}));
       return {};
@@ -103,7 +103,7 @@ class Commits {
   // The overlay holds nothing that its disk lacks (or never held anything).
   Result<void> drop(const QemuView& view, HeldDisk& disk) {
     if (view.node(disk.overlay_node) != nullptr)
-      BH_CHECK(s_.qmp->execute("blockdev-del", {{"node-name", disk.overlay_node}}));
+      BH_RETURN_IF_ERROR(s_.qmp->execute("blockdev-del", {{"node-name", disk.overlay_node}}));
     dropped_.push_back(disk.overlay_file);
     disk.overlay_file.clear();
     return {};
@@ -143,14 +143,14 @@ class Commits {
     BH_TRY(const auto status, query_status(*s_.qmp));
     if (status == "running") {
       s_.record.paused_by_us = true;
-      BH_CHECK(s_.save());
-      BH_CHECK(s_.qmp->execute("stop"));
+      BH_RETURN_IF_ERROR(s_.save());
+      BH_RETURN_IF_ERROR(s_.qmp->execute("stop"));
     }
     for (const auto& job : jobs)
-      if (job.status == "ready") BH_CHECK(s_.qmp->execute("job-complete", {{"id", job.id}}));
+      if (job.status == "ready") BH_RETURN_IF_ERROR(s_.qmp->execute("job-complete", {{"id", job.id}}));
     BH_TRY(const auto ended, wait_for_jobs(kLookPaused, true));
     BH_TRY(const auto view, look_at_qemu(*s_.qmp));
-    for (const auto& job : ended) BH_CHECK(settle(view, job));
+    for (const auto& job : ended) BH_RETURN_IF_ERROR(settle(view, job));
     return {};
   }
 
@@ -159,13 +159,13 @@ class Commits {
     for (auto& disk : disks()) {
       if (disk.job != job.id) continue;
       if (!view.is_top(disk.overlay_node) && job.error.empty()) {
-        BH_CHECK(drop(view, disk));
+        BH_RETURN_IF_ERROR(drop(view, disk));
       } else if (!failure_) {
         failure_ = failed(fmt::format("disk {}: the overlay could not be committed: {}", disk.name,
                                       job.error.empty() ? "no reason given" : job.error));
       }
     }
-    BH_CHECK(s_.qmp->execute("job-dismiss", {{"id", job.id}}));
+    BH_RETURN_IF_ERROR(s_.qmp->execute("job-dismiss", {{"id", job.id}}));
     return {};
   }
 
@@ -173,7 +173,7 @@ class Commits {
     const bool paused = s_.record.paused_by_us;
     if (!paused && (!was_stuck_ || failure_)) return {};
     BH_TRY(const auto status, query_status(*s_.qmp));
-    if (status == "paused" || status == "io-error") BH_CHECK(s_.qmp->execute("cont"));
+    if (status == "paused" || status == "io-error") BH_RETURN_IF_ERROR(s_.qmp->execute("cont"));
     if (!paused) return {};
     s_.record.paused_by_us = false;
     return s_.save();
@@ -211,13 +211,13 @@ Result<void> commit_overlays(QemuSession& s) {
   if (held.phase == HoldPhase::open) {  // the disks change now
     held.phase = HoldPhase::broken;
     held.why_broken = "QEMU ended and its overlays were committed";
-    BH_CHECK(s.save());
+    BH_RETURN_IF_ERROR(s.save());
   }
   for (auto& disk : held.disks) {
     if (disk.overlay_file.empty()) continue;
-    BH_CHECK(commit_offline(s, disk));
+    BH_RETURN_IF_ERROR(commit_offline(s, disk));
     const std::vector<std::string> dropped{std::exchange(disk.overlay_file, {})};
-    BH_CHECK(s.save());
+    BH_RETURN_IF_ERROR(s.save());
     delete_overlays(s, dropped);
   }
   return {};

@@ -86,7 +86,7 @@ class QemuDriver final : public VmDriver {
     const auto mutex = lock_of(vm.vm);
     const std::lock_guard lock(*mutex);
     BH_TRY(auto session, open_qemu_session(options_, vm));
-    if (session.qmp && session.record.paused_by_us) BH_CHECK(commit_overlays(session));
+    if (session.qmp && session.record.paused_by_us) BH_RETURN_IF_ERROR(commit_overlays(session));
     return call(session);
   }
 
@@ -113,7 +113,7 @@ Result<VmFacts> QemuDriver::describe(const VmRef& vm) {
     facts.disks = vm.disks;
     return facts;  // power unknown
   }
-  if (session->qmp && session->record.paused_by_us) BH_CHECK(commit_overlays(*session));
+  if (session->qmp && session->record.paused_by_us) BH_RETURN_IF_ERROR(commit_overlays(*session));
   BH_TRY(facts.power, qemu_power(*session));
   if (session->definition) facts.vm = session->definition->vm;
   std::optional<QemuView> view;

@@ -81,7 +81,7 @@ Result<void> create_overlay(const QemuSession& s, const HeldDisk& disk) {
 Result<void> open_overlay(QemuSession& s, const HeldDisk& disk) {
   const bool direct = static_cast<bool>(UniqueFd(::open(disk.overlay_file.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC)));
   const json::object cache{{"direct", direct}, {"no-flush", false}};
-  BH_CHECK(s.qmp->execute(
+  BH_RETURN_IF_ERROR(s.qmp->execute(
       "blockdev-add",
       {{"driver", "qcow2"},
        {"node-name", disk.overlay_node},
@@ -118,7 +118,7 @@ Result<void> take_in_qemu(QemuSession& s, HeldSnapshot& held) {
   }
   if (!held.off) {
     delete_leftovers(s);
-    BH_CHECK(check_space(s));
+    BH_RETURN_IF_ERROR(check_space(s));
     const auto number = ++s.record.counter;
     for (std::size_t i = 0; i < held.disks.size(); ++i) {
       held.disks[i].overlay_file = s.files.directory / fmt::format("overlay-{}-{}.qcow2", number, i);
@@ -127,12 +127,12 @@ Result<void> take_in_qemu(QemuSession& s, HeldSnapshot& held) {
     }
   }
   s.record.snapshot = held;
-  BH_CHECK(s.save());
+  BH_RETURN_IF_ERROR(s.save());
   json::array actions;
   for (std::size_t i = 0; i < held.disks.size(); ++i) {
     if (!held.off) {
-      BH_CHECK(create_overlay(s, held.disks[i]));
-      BH_CHECK(open_overlay(s, held.disks[i]));
+      BH_RETURN_IF_ERROR(create_overlay(s, held.disks[i]));
+      BH_RETURN_IF_ERROR(open_overlay(s, held.disks[i]));
     }
     add_actions(actions, *nodes[i], held, held.disks[i]);
   }
@@ -218,18 +218,18 @@ Result<void> settle_bitmaps(QemuSession& s, const HeldSnapshot& held, bool accep
 std::string new_qemu_token(std::string_view what) { return fmt::format("{}.{:016x}", what, system_random().next()); }
 
 Result<Snapshot> take_hold(QemuSession& s, const std::string& id) {
-  BH_CHECK(check_id(id));
+  BH_RETURN_IF_ERROR(check_id(id));
   if (s.record.snapshot && s.record.snapshot->id == id && s.record.snapshot->phase == HoldPhase::taking) {
     BH_TRY(const bool taken, was_taken(s));
-    if (taken) BH_CHECK(settle_open(s));
+    if (taken) BH_RETURN_IF_ERROR(settle_open(s));
   }
   if (s.record.snapshot && s.record.snapshot->id == id && s.record.snapshot->phase != HoldPhase::taking) {
-    BH_CHECK(check_intact(s));
+    BH_RETURN_IF_ERROR(check_intact(s));
     return to_snapshot(*s.record.snapshot);
   }
   if (s.record.snapshot) {
     spdlog::warn("VM {}: snapshot {} was never released; it is given up for {}", s.vm, s.record.snapshot->id, id);
-    BH_CHECK(release_hold(s, std::string(s.record.snapshot->id), false));
+    BH_RETURN_IF_ERROR(release_hold(s, std::string(s.record.snapshot->id), false));
   }
   if (s.disks.empty()) return failed("the VM has no disks");
   HeldSnapshot held;
@@ -251,23 +251,23 @@ Result<Snapshot> take_hold(QemuSession& s, const std::string& id) {
       return std::move(taken).error();
     }
   }
-  BH_CHECK(settle_open(s));
+  BH_RETURN_IF_ERROR(settle_open(s));
   return to_snapshot(*s.record.snapshot);
 }
 
 Result<void> release_hold(QemuSession& s, const std::string& id, bool accepted) {
   if (!s.record.snapshot) delete_leftovers(s);
   if (!s.record.snapshot || s.record.snapshot->id != id) return {};
-  if (accepted && s.record.snapshot->phase != HoldPhase::releasing) BH_CHECK(check_intact(s));
+  if (accepted && s.record.snapshot->phase != HoldPhase::releasing) BH_RETURN_IF_ERROR(check_intact(s));
   if (s.record.snapshot->phase == HoldPhase::open || (accepted && s.record.snapshot->phase == HoldPhase::taking)) {
     s.record.snapshot->phase = HoldPhase::releasing;
-    BH_CHECK(s.save());
+    BH_RETURN_IF_ERROR(s.save());
   }
-  BH_CHECK(commit_overlays(s));
+  BH_RETURN_IF_ERROR(commit_overlays(s));
   const HeldSnapshot held = *s.record.snapshot;
-  BH_CHECK(settle_bitmaps(s, held, accepted));
+  BH_RETURN_IF_ERROR(settle_bitmaps(s, held, accepted));
   s.record.snapshot.reset();
-  BH_CHECK(s.save());
+  BH_RETURN_IF_ERROR(s.save());
   delete_leftovers(s);
   // The last changes are where they should be: the process has nothing left to tell.
   if (accepted && held.off && !s.attached && s.qmp) return quit_qemu(s);
@@ -280,7 +280,7 @@ Result<void> break_hold(QemuSession& s, const std::string& why) {
   if (s.record.snapshot->phase == HoldPhase::taking || s.record.snapshot->phase == HoldPhase::open) {
     s.record.snapshot->phase = HoldPhase::broken;
     s.record.snapshot->why_broken = why;
-    BH_CHECK(s.save());
+    BH_RETURN_IF_ERROR(s.save());
   }
   return commit_overlays(s);
 }

@@ -58,8 +58,8 @@ Result<StartOutcome> let_run(QemuSession& s) {
   BH_TRY(const auto writes, query_writes(*s.qmp));
   s.record.start_writes = writes.acknowledged;
   s.record.started_unix_ms = system_clock().unix_time_ms();
-  BH_CHECK(s.save());
-  BH_CHECK(s.qmp->execute("cont"));
+  BH_RETURN_IF_ERROR(s.save());
+  BH_RETURN_IF_ERROR(s.qmp->execute("cont"));
   return StartOutcome{s.record.start_token};
 }
 
@@ -84,8 +84,8 @@ Result<StartOutcome> start_attached(QemuSession& s) {
   if (!s.qmp) return failed("this VM's QEMU is run by somebody else and is not there; start it by its own means");
   BH_TRY(const auto status, query_status(*s.qmp));
   if (!is_off_status(status, s.record)) return running_outcome(s);
-  BH_CHECK(end_hold(s));
-  if (status == "shutdown") BH_CHECK(s.qmp->execute("system_reset"));
+  BH_RETURN_IF_ERROR(end_hold(s));
+  if (status == "shutdown") BH_RETURN_IF_ERROR(s.qmp->execute("system_reset"));
   return let_run(s);
 }
 
@@ -98,7 +98,7 @@ Result<bool> is_down(QemuSession& s) {
   }
   // QEMU ended with its guest, or somebody ended it: either way no one writes any more. Else the monitor is gone and
   // the guest may run.
-  BH_CHECK(connect_qemu(s));
+  BH_RETURN_IF_ERROR(connect_qemu(s));
   return !s.qmp;
 }
 
@@ -141,15 +141,15 @@ Result<void> create_qemu(QemuSession& s, const VmDescription& description) {
   BH_TRY(wanted.disk_bus, qemu_choice(s.settings, "disk_bus", s.options->disk_bus, {"virtio", "scsi", "ide"}));
   BH_TRY(wanted.nic_model,
          qemu_choice(s.settings, "nic_model", s.options->nic_model, {"virtio-net-pci", "e1000", "e1000e", "rtl8139"}));
-  BH_CHECK(check_description(*s.options, description));
+  BH_RETURN_IF_ERROR(check_description(*s.options, description));
   BH_TRY(const auto power, qemu_power(s));
   if (power != PowerState::absent && power != PowerState::off) {
     if (s.definition && same_disks(s.definition->disks, wanted.disks)) return {};
     return failed("the VM runs with other disks; stop it first");
   }
-  if (has_overlays(s.record)) BH_CHECK(break_hold(s, "the VM was made anew"));
-  if (s.qmp) BH_CHECK(quit_qemu(s));
-  BH_CHECK(s.save());  // makes the directory
+  if (has_overlays(s.record)) BH_RETURN_IF_ERROR(break_hold(s, "the VM was made anew"));
+  if (s.qmp) BH_RETURN_IF_ERROR(quit_qemu(s));
+  BH_RETURN_IF_ERROR(s.save());  // makes the directory
   return save_qemu_definition(s.files.directory, wanted);
 }
 
@@ -161,19 +161,19 @@ Result<StartOutcome> start_qemu(QemuSession& s) {
     BH_TRY(const auto status, query_status(*s.qmp));
     if (!is_off_status(status, s.record)) return running_outcome(s);
     // One that waits was left by a crash in a start; one that has ended still has the old disks open.
-    BH_CHECK(end_hold(s));
-    BH_CHECK(quit_qemu(s));
+    BH_RETURN_IF_ERROR(end_hold(s));
+    BH_RETURN_IF_ERROR(quit_qemu(s));
   }
-  BH_CHECK(end_hold(s));
+  BH_RETURN_IF_ERROR(end_hold(s));
   if (!same_disks(s.definition->disks, s.disks)) {
     s.definition->disks = s.disks;
-    BH_CHECK(save_qemu_definition(s.files.directory, *s.definition));
+    BH_RETURN_IF_ERROR(save_qemu_definition(s.files.directory, *s.definition));
   }
   s.record.powered_off = s.record.paused_by_us = s.record.nbd_started = false;
   s.record.start_token.clear();
-  BH_CHECK(s.save());
-  BH_CHECK(launch_qemu(*s.options, s.vm, s.files, *s.definition));
-  BH_CHECK(connect_qemu(s));
+  BH_RETURN_IF_ERROR(s.save());
+  BH_RETURN_IF_ERROR(launch_qemu(*s.options, s.vm, s.files, *s.definition));
+  BH_RETURN_IF_ERROR(connect_qemu(s));
   if (!s.qmp) return failed("QEMU ended right after its start");
   return let_run(s);
 }
@@ -206,39 +206,41 @@ Result<ShutdownOutcome> shut_down_qemu(QemuSession& s, const ShutdownRequest& re
   }
   BH_TRY(const auto status, query_status(*s.qmp));
   // A guest that its overlay has paused cannot hear the button.
-  if (status == "io-error" && has_overlays(s.record)) BH_CHECK(break_hold(s, "the guest was paused by a full overlay"));
+  if (status == "io-error" && has_overlays(s.record))
+    BH_RETURN_IF_ERROR(break_hold(s, "the guest was paused by a full overlay"));
   BH_TRY(const bool down, wait_until_down(s, std::chrono::seconds(request.timeout_s)));
   if (down) return down_outcome(s, false);
   if (!request.allow_force)
     return make_error(ControlErrc::shutdown_refused,
                       fmt::format("VM {}: the guest still runs after {} s", s.vm, request.timeout_s));
   if (s.attached) {
-    BH_CHECK(quit_qemu(s));
+    BH_RETURN_IF_ERROR(quit_qemu(s));
   } else {
     // Stopped for good and flushed; the process stays, because its bitmaps know the last changes.
-    BH_CHECK(s.qmp->execute("stop"));
+    BH_RETURN_IF_ERROR(s.qmp->execute("stop"));
     s.record.powered_off = true;
-    BH_CHECK(s.save());
+    BH_RETURN_IF_ERROR(s.save());
   }
   return down_outcome(s, true);
 }
 
 Result<void> remove_qemu(QemuSession& s, bool delete_disks) {
   auto disks = s.disks;
-  if (s.qmp) BH_CHECK(quit_qemu(s));
-  if (!delete_disks && has_overlays(s.record)) BH_CHECK(break_hold(s, "the VM is taken away"));  // their writes stay
+  if (s.qmp) BH_RETURN_IF_ERROR(quit_qemu(s));
+  if (!delete_disks && has_overlays(s.record))
+    BH_RETURN_IF_ERROR(break_hold(s, "the VM is taken away"));  // their writes stay
   std::error_code problem;
   std::filesystem::remove_all(s.files.directory, problem);
   if (problem) return failed(fmt::format("{}: {}", s.files.directory.string(), problem.message()));
   if (delete_disks)
-    for (const auto& disk : disks) BH_CHECK(remove_durably(disk.path));
+    for (const auto& disk : disks) BH_RETURN_IF_ERROR(remove_durably(disk.path));
   return {};
 }
 
 Result<void> forget_qemu_tokens(QemuSession& s) {
   if (!s.record.start_token.empty()) {
     s.record.start_token.clear();
-    BH_CHECK(s.save());
+    BH_RETURN_IF_ERROR(s.save());
   }
   if (!s.qmp) return {};
   BH_TRY(const auto view, look_at_qemu(*s.qmp));

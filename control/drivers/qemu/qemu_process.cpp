@@ -144,15 +144,15 @@ Result<std::vector<std::string>> qemu_command(const QemuDriverOptions& options, 
     argv.insert(argv.end(), {"-blockdev", flash("bhcode", options.firmware_code, true), "-blockdev",
                              flash("bhvars", files.firmware_vars(), false)});
   }
-  BH_CHECK(add_disks(argv, definition));
-  BH_CHECK(add_nics(argv, options, definition));
+  BH_RETURN_IF_ERROR(add_disks(argv, definition));
+  BH_RETURN_IF_ERROR(add_nics(argv, options, definition));
   argv.insert(argv.end(), options.arguments.begin(), options.arguments.end());
   return argv;
 }
 
 Result<void> launch_qemu(const QemuDriverOptions& options, const std::string& name, const QemuFiles& files,
                          const QemuDefinition& definition) {
-  BH_CHECK(prepare_firmware(options, files, definition));
+  BH_RETURN_IF_ERROR(prepare_firmware(options, files, definition));
   BH_TRY(const auto argv, qemu_command(options, name, files, definition));
   std::error_code ignored;
   std::filesystem::rename(files.console(), files.console() + ".1", ignored);

@@ -86,7 +86,7 @@ Result<QemuSession> open_qemu_session(const QemuDriverOptions& options, const Vm
   BH_TRY(session.record, load_qemu_record(session.files.directory));
   BH_TRY(session.definition, load_qemu_definition(session.files.directory));
   if (session.disks.empty() && session.definition) session.disks = session.definition->disks;
-  BH_CHECK(connect_qemu(session));
+  BH_RETURN_IF_ERROR(connect_qemu(session));
   return session;
 }
 
@@ -127,7 +127,7 @@ Result<void> quit_qemu(QemuSession& session) {
     session.qmp.reset();
   }
   if (!session.attached) {
-    BH_CHECK(wait_for_end(session.files, kQuitPatience));
+    BH_RETURN_IF_ERROR(wait_for_end(session.files, kQuitPatience));
   } else {
     const auto deadline = std::chrono::steady_clock::now() + kQuitPatience;
     while (std::any_of(session.disks.begin(), session.disks.end(),

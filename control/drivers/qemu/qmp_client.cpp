@@ -63,7 +63,7 @@ Result<void> QmpClient::greet() {
   if (!greeting)
     return breaks(ControlErrc::driver_timeout, "no greeting: another client may be connected to this monitor");
   if (!greeting->contains("QMP")) return breaks(ControlErrc::driver_protocol, "the greeting is not QMP's");
-  BH_CHECK(execute("qmp_capabilities"));
+  BH_RETURN_IF_ERROR(execute("qmp_capabilities"));
   return {};
 }
 

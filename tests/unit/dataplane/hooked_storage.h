@@ -24,7 +24,7 @@ class HookedFile final : public File {
   Result<void> zero_at(std::uint64_t offset, std::uint64_t length) override { return file_->zero_at(offset, length); }
   Result<void> resize(std::uint64_t size) override { return file_->resize(size); }
   Result<void> sync() override {
-    if (before_sync_) BH_CHECK(before_sync_());
+    if (before_sync_) BH_RETURN_IF_ERROR(before_sync_());
     return file_->sync();
   }
   Result<std::optional<ByteRange>> next_data(std::uint64_t from) override { return file_->next_data(from); }

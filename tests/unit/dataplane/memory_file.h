@@ -89,13 +89,13 @@ class MemoryFile final : public File {
   }
   Result<void> write_at(std::uint64_t offset, Bytes from) override {
     const std::lock_guard lock(store_->mutex);
-    BH_CHECK(count_change());
+    BH_RETURN_IF_ERROR(count_change());
     store_->live.write(offset, from);
     return {};
   }
   Result<void> zero_at(std::uint64_t offset, std::uint64_t length) override {
     const std::lock_guard lock(store_->mutex);
-    BH_CHECK(count_change());
+    BH_RETURN_IF_ERROR(count_change());
     if (offset > store_->live.size || length > store_->live.size - offset)
       return make_error(std::make_error_code(std::errc::invalid_argument), "zeros past the end");
     store_->live.zero(offset, length);
@@ -103,7 +103,7 @@ class MemoryFile final : public File {
   }
   Result<void> resize(std::uint64_t size) override {
     const std::lock_guard lock(store_->mutex);
-    BH_CHECK(count_change());
+    BH_RETURN_IF_ERROR(count_change());
     store_->live.resize(size);
     return {};
   }

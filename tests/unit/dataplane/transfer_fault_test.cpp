@@ -243,7 +243,7 @@ class LyingStorage : public ::testing::Test {
       // Only once the block is there in its new form.
       auto file = sites_.target.open(kStaged, OpenMode::write).value();
       Content block(kBlockSize);
-      BH_CHECK(file->read_at(kExtentSize, block));
+      BH_RETURN_IF_ERROR(file->read_at(kExtentSize, block));
       if (std::memcmp(block.data(), &pattern_.content[kExtentSize], kBlockSize) != 0) return {};
       ++lied_;
       block[100] ^= std::byte{4};

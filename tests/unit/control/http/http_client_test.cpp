@@ -138,7 +138,7 @@ TEST_F(HttpClientTest, StreamsUntilTheEndOrUntilToldToStop) {
     HttpResponse response;
     response.content_type = "text/event-stream";
     response.stream = [endless = request.target == "/endless"](HttpBodyWriter& writer) -> Result<void> {
-      for (int i = 0; i < 3; ++i) BH_CHECK(writer.write("piece "));
+      for (int i = 0; i < 3; ++i) BH_RETURN_IF_ERROR(writer.write("piece "));
       while (endless && !writer.stopping()) std::this_thread::yield();
       return {};
     };

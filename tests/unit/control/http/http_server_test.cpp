@@ -308,8 +308,8 @@ HttpResponse streaming(std::function<Result<void>(HttpBodyWriter&)> stream) {
 TEST_F(HttpServer, StreamsPieceByPiece) {
   handler_ = [](const HttpRequest&) {
     return streaming([](HttpBodyWriter& writer) -> Result<void> {
-      BH_CHECK(writer.write("first"));
-      BH_CHECK(writer.write(""));
+      BH_RETURN_IF_ERROR(writer.write("first"));
+      BH_RETURN_IF_ERROR(writer.write(""));
       return writer.write("the second");
     });
   };
@@ -322,7 +322,7 @@ TEST_F(HttpServer, StreamsPieceByPiece) {
 TEST_F(HttpServer, AStreamThatFailsIsNotEnded) {
   handler_ = [](const HttpRequest&) {
     return streaming([](HttpBodyWriter& writer) -> Result<void> {
-      BH_CHECK(writer.write("first"));
+      BH_RETURN_IF_ERROR(writer.write("first"));
       return make_error(BaseErrc::internal);
     });
   };
@@ -334,7 +334,7 @@ TEST_F(HttpServer, AStreamLearnsThatItsClientIsGone) {
     return streaming([](HttpBodyWriter& writer) -> Result<void> {
       for (int i = 0; i < 1000; ++i) {
         if (writer.stopping()) return {};
-        BH_CHECK(writer.write("x"));
+        BH_RETURN_IF_ERROR(writer.write("x"));
       }
       ADD_FAILURE() << "the client is gone and nobody noticed";
       return {};

@@ -39,7 +39,7 @@ class PiecewiseStorage final : public Storage {
     BH_TRY(const auto kind, storage_.kind(path));
     if (kind == Kind::none) return {};
     BH_TRY(const auto names, storage_.list(path));
-    for (const auto& name : names) BH_CHECK(storage_.remove(std::string(path) + "/" + name));
+    for (const auto& name : names) BH_RETURN_IF_ERROR(storage_.remove(std::string(path) + "/" + name));
     return storage_.remove_directory(path);
   }
   Result<std::vector<std::string>> list(std::string_view path) override { return storage_.list(path); }
@@ -113,23 +113,23 @@ class StagingCrashTest : public testing::TestWithParam<Case> {
     for (std::uint64_t at = 0; at < kSize; at += kBlockSize) {
       const auto length = std::min(kBlockSize, kSize - at);
       BH_TRY(const auto segment, staged.disk->allocate(at, length));
-      BH_CHECK(staged.disk->file().write_at(segment.file_offset, Bytes(new_).subspan(at, length)));
+      BH_RETURN_IF_ERROR(staged.disk->file().write_at(segment.file_offset, Bytes(new_).subspan(at, length)));
     }
-    BH_CHECK(staged.disk->checkpoint());
-    BH_CHECK(staged.index->store_durable(0, 1));
+    BH_RETURN_IF_ERROR(staged.disk->checkpoint());
+    BH_RETURN_IF_ERROR(staged.index->store_durable(0, 1));
     return staged.index->sync();
   }
 
   Result<void> send(Store& store, std::uint64_t epoch) {
     BH_TRY(auto staged, open(store, epoch));
-    BH_CHECK(write_all(staged));
+    BH_RETURN_IF_ERROR(write_all(staged));
     return finish_staged_disk(store.storage, paths_, std::move(staged), true);
   }
 
   Result<void> send_and_cancel(Store& store) {
     {
       BH_TRY(auto staged, open(store, 1));
-      BH_CHECK(write_all(staged));
+      BH_RETURN_IF_ERROR(write_all(staged));
     }
     BH_TRY(const bool had, give_back_old_disk(store.storage, paths_));
     EXPECT_TRUE(had);
@@ -139,7 +139,7 @@ class StagingCrashTest : public testing::TestWithParam<Case> {
   // One round over everything, which leaves the disk staged.
   Result<void> round(Store& store) {
     BH_TRY(auto staged, open(store, 1));
-    BH_CHECK(write_all(staged));
+    BH_RETURN_IF_ERROR(write_all(staged));
     auto record = staged.journal->last();
     record.whole = record.round_ended = true;
     return staged.journal->append(record);
@@ -256,7 +256,7 @@ TEST_P(StagingCrashTest, AnInterruptedCancelGoesForward) {
 TEST_P(StagingCrashTest, AnInterruptedSwapThatKeepsTheOldDiskGetsThrough) {
   at_every_power_loss(
       [&](Store& store) -> Result<void> {
-        BH_CHECK(round(store));
+        BH_RETURN_IF_ERROR(round(store));
         return swap(store, 2);
       },
       [&](Store& store) {
@@ -290,8 +290,8 @@ TEST_P(StagingCrashTest, AnInterruptedSwapThatKeepsTheOldDiskGetsThrough) {
 TEST_P(StagingCrashTest, AnInterruptedReleaseGoesForward) {
   at_every_power_loss(
       [&](Store& store) -> Result<void> {
-        BH_CHECK(round(store));
-        BH_CHECK(swap(store, 2));
+        BH_RETURN_IF_ERROR(round(store));
+        BH_RETURN_IF_ERROR(swap(store, 2));
         return release_old_disk(store.storage, paths_, 3);
       },
       [&](Store& store) {
@@ -320,8 +320,8 @@ TEST_P(StagingCrashTest, AnInterruptedReleaseGoesForward) {
 TEST_P(StagingCrashTest, AnInterruptedCancelAfterTheSwapGivesTheOldDiskBack) {
   at_every_power_loss(
       [&](Store& store) -> Result<void> {
-        BH_CHECK(round(store));
-        BH_CHECK(swap(store, 2));
+        BH_RETURN_IF_ERROR(round(store));
+        BH_RETURN_IF_ERROR(swap(store, 2));
         BH_TRY(const bool had, give_back_old_disk(store.storage, paths_, 3));
         EXPECT_TRUE(had);
         return {};

@@ -89,8 +89,9 @@ Result<void> change(File& file, SimRandom& random) {
       std::vector<ByteRange> ranges;
       for (int i = 0; i < 5 && size > kChunk; ++i)
         ranges.push_back({random.below(size - kChunk), 1 + random.below(kChunk)});
-      BH_CHECK(file.prepare_write(ranges));
-      for (const auto& range : ranges) BH_CHECK(file.native().write_at(range.offset, noise(random, range.length)));
+      BH_RETURN_IF_ERROR(file.prepare_write(ranges));
+      for (const auto& range : ranges)
+        BH_RETURN_IF_ERROR(file.native().write_at(range.offset, noise(random, range.length)));
       return {};
     }
     default: return file.write_at(offset, noise(random, length));

@@ -53,7 +53,7 @@ Result<std::vector<Received>> converse(sim::MemoryPair& ends, FrameWriter& write
   std::vector<Received> all;
   std::vector<std::byte> place;
   for (int turn = 0; turn < 100'000 && all.size() < kFramesPushed; ++turn) {
-    BH_CHECK(writer.pump());
+    BH_RETURN_IF_ERROR(writer.pump());
     BH_TRY(const auto step, reader.step());
     if (step == FrameReader::Step::need_buffer) {
       place.resize(reader.header().payload_size);

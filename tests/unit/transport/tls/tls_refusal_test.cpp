@@ -193,7 +193,7 @@ TEST_P(TlsRefusalTest, the_api_server_takes_clients_with_any_certificate_or_none
       Listener listener;
       auto accepted = std::async(std::launch::async, [&]() -> Result<std::string> {
         BH_TRY(auto stream, tls_accept(**context, listener.accept(), seconds(10)));
-        BH_CHECK(write_all(*stream, std::as_bytes(std::span("x", 1))));
+        BH_RETURN_IF_ERROR(write_all(*stream, std::as_bytes(std::span("x", 1))));
         return std::string(stream->alpn()) + stream->peer_name();
       });
       RawPeer peer(true, TLS1_3_VERSION, certificate, alpn);
