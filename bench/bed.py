@@ -16,7 +16,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "integration"))
 import harness  # noqa: E402
-from measure import Failed, Missing, Sample, timed  # noqa: E402
+from measure import Failed, Missing, Sample, alternate, timed  # noqa: E402
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 BLOCK = harness.BLOCK
@@ -177,10 +177,13 @@ def has(*programs):
 
 
 class Bed:
-    """What figures work with: sizes, folders, certificates, and one host agent for each place."""
+    """What figures work with: sizes, folders, certificates, and one host agent for each place. `programs`: the one to measure, or an
+    old and a new one."""
 
-    def __init__(self, sizes, memory_folder="/dev/shm", disk_folder=None):
+    def __init__(self, sizes, memory_folder="/dev/shm", disk_folder=None, programs=()):
         self.sizes, self.stack = sizes, contextlib.ExitStack()
+        self.programs = list(programs) or [harness.program()]
+        os.environ["BACKHAUL_BIN"] = str(self.programs[-1])
         self.parents = {"memory": memory_folder, "disk": disk_folder or os.environ.get("TMPDIR", "/var/tmp")}
 
     def __enter__(self):
@@ -198,7 +201,7 @@ class Bed:
         try:
             (folder / "store").mkdir()
             with harness.Host(folder / "store", self.pki) as host:
-                yield Place(self, name, folder, host)
+                yield Place(self, name, folder, host, harness.program())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -215,25 +218,39 @@ class Place:
     bed: Bed
     name: str
     folder: pathlib.Path
-    host: harness.Host
+    agent: harness.Host
+    runs: str  # the program that the agent runs
 
     @property
     def store(self):
         return self.folder / "store"
+
+    @property
+    def host(self):
+        """The host agent. When the program has changed since, the new one's takes over the store and the port."""
+        if self.runs != harness.program():
+            self.agent.stop()
+            self.agent.start()
+            self.runs = harness.program()
+        return self.agent
+
+    def alternate(self, contestants, rounds=None):
+        return alternate(contestants, rounds or self.bed.sizes.rounds, self.bed.programs)
 
     def forget_digests(self, disk):
         (self.store / f".{disk}.digests").unlink(missing_ok=True)
 
     def send(self, source, disk, via=None, verified=True, **options):
         """One send as a Sample. With `verified`, both ends' root digests must be there and equal."""
-        words = harness.send_words(source, (via or self.host).url(disk), self.bed.pki, options) + ["--json"]
-        wall, cpu, out, peak = timed(words, daemons=[self.host.process.pid])
+        host = self.host
+        words = harness.send_words(source, (via or host).url(disk), self.bed.pki, options) + ["--json"]
+        wall, cpu, out, peak = timed(words, daemons=[host.process.pid])
         result = harness.last_json(out)
         if not result:
             raise Failed(f"send said nothing: {out[-1000:]}")
         if verified and (not result["root_digest_source"] or result["root_digest_source"] != result["root_digest_target"]):
             raise Failed(f"the ends' root digests differ: {result}")
-        return Sample(wall, cpu, result["payload_bytes"], {**result, "peak_rss_bytes": peak})
+        return Sample(wall, cpu, result["payload_bytes"], {**result, "peak_rss_bytes": peak, "host_peak_rss_bytes": host.peak_rss_bytes()})
 
 
 def expect_equal(source, target):

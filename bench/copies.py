@@ -7,14 +7,14 @@ import bed as beds
 import fio
 import harness
 import peers
-from measure import Contestant, Failed, Sample, alternate, timed
+from measure import Contestant, Failed, Sample, timed
 from rows import cpu_share, figure, must, rate_ceiling, rate_peer, rate_row, target, times_faster
 
 
 def full_copy(bed, where):
     """All data of a disk of runs and holes to a new target. In memory one line more tells what it costs to keep an old disk, which no peer
     does: the same copy over a disk of zeros, whose content is read for the undo log."""
-    memory, rounds = where == "memory", bed.sizes.rounds
+    memory = where == "memory"
     lanes = beds.lanes_in_memory() if memory else 2
     with bed.place(where) as place, ssh_server(place) as ssh:
         source, other = place.folder / "source.raw", place.store / "disk.raw"
@@ -45,10 +45,10 @@ def full_copy(bed, where):
         mix = Contestant("mix", lambda: fio.run(place.folder, [fio.job("in", source, "read", size),
                                                                fio.job("out", place.folder / "out", "write", size)], size),
                          lambda: (place.folder / "out").unlink(missing_ok=True))
-        runs = [Contestant("ours", ours("none"), no_disk), Contestant("ours, verified", ours("written"), no_disk)]
+        runs = [Contestant("ours", ours("none"), no_disk, ours=True), Contestant("ours, verified", ours("written"), no_disk, ours=True)]
         if memory:
-            runs.append(Contestant("ours, an old disk kept", ours("none", "undo"), old_disk))
-        found = alternate(runs + over_tls + rest + ([] if memory else [mix]), rounds)
+            runs.append(Contestant("ours, an old disk kept", ours("none", "undo"), old_disk, ours=True))
+        found = place.alternate(runs + over_tls + rest + ([] if memory else [mix]))
         runs[0].prepare()
         runs[0].run()
         beds.expect_equal(source, other)
@@ -72,7 +72,8 @@ def full_copy(bed, where):
 
 
 def ssh_server(place):
-    return peers.Ssh(place.folder) if beds.has("sshd", "ssh", "ssh-keygen") else contextlib.nullcontext()
+    wanted = len(place.bed.programs) == 1 and beds.has("sshd", "ssh", "ssh-keygen")
+    return peers.Ssh(place.folder) if wanted else contextlib.nullcontext()
 
 
 def need_ssh(ssh):
@@ -134,20 +135,20 @@ def delta(bed, fraction, indexed):
         def keyed():
             return place.send(source, "disk.raw", staging="undo", compress="off", compare_by="gmac", verified=False, lanes=lanes)
 
-        contestants = [Contestant("ours", ours, changed)]
+        contestants = [Contestant("ours", ours, changed, ours=True)]
         if indexed:
             ours()  # leaves the index that the next round relies on
         else:
             block = best_block(bed, ssh, source, other, changes, fraction) if ssh and beds.has("rsync") else 65536
             contestants += [
-                Contestant("by tags", keyed, changed),
+                Contestant("by tags", keyed, changed, ours=True),
                 Contestant(f"rsync --inplace --no-whole-file -B {block} over ssh",
                            lambda: peers.rsync_delta(need_ssh(ssh), source, other, block), changed),
                 Contestant("ceiling", lambda: both_digests(place, source, other, size))]
             if fraction <= 0.01:
                 contestants.append(Contestant("casync make and extract --seed", lambda: casync.delta(source, other),
                                               lambda: (casync.begin(source), changed()), "no network, not encrypted", most=2))
-        found = alternate(contestants, bed.sizes.rounds)
+        found = place.alternate(contestants)
         changed()
         ours()
         beds.expect_equal(source, other)
@@ -203,8 +204,8 @@ def eight_disks(bed):
             for path in [*place.store.glob("*.raw"), *place.store.glob(".*.digests"), *place.store.glob(".*.last")]:
                 path.unlink()
 
-        found = alternate([Contestant("together", together, clear),
-                           Contestant("alone", lambda: place.send(one, "one.raw", **options), clear)], bed.sizes.rounds)
+        found = place.alternate([Contestant("together", together, clear, ours=True),
+                                 Contestant("alone", lambda: place.send(one, "one.raw", **options), clear, ours=True)])
         clear()
         together()
         for at, source in enumerate(sources):

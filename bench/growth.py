@@ -1,10 +1,8 @@
 """Figures of cost against the size of the disk, the data staying the same: time, memory, and the digest index."""
-import statistics
-
 import bed as beds
 import harness
-from measure import Contestant, alternate
-from rows import figure, must, row, target
+from measure import Contestant
+from rows import figure, measured, milliseconds, must, row, target
 
 
 @figure("growth")
@@ -27,19 +25,16 @@ def growth(bed):
             def run():
                 return place.send(source, "disk.raw", staging="undo" if (place.store / "disk.raw").exists() else "auto")
 
-            send = Contestant("ours", run, prepare)
-            send.run()  # the first makes the target
-            series = must(alternate([send], bed.sizes.rounds)["ours"])
-            walls = [sample.wall_s * 1000 for sample in series.samples]
-            peak = place.host.peak_rss_bytes()
+            run()  # the first makes the target
+            series = must(place.alternate([Contestant("ours", run, prepare, ours=True)])["ours"])
+            peak, sender_peak = (max(sample.facts[what] for sample in series.samples) for what in ("host_peak_rss_bytes", "peak_rss_bytes"))
             # Records of 4 MiB extents: each piece of data makes one extent known.
             known = pieces * 4 * beds.MIB
             taken = harness.allocated_bytes(index)
-            made.append(row(f"delta of {beds.human(size)}, {data // beds.MIB} MiB of data", "ms", statistics.median(walls), data,
-                            better="lower", samples=walls, cpu_s_per_gb=series.cpu_s / (data / 1e9),
+            made.append(measured(f"delta of {beds.human(size)}, {data // beds.MIB} MiB of data", "ms", milliseconds, series, data, moved=data, better="lower",
                             note=f"host agent's peak {peak // beds.MIB} MiB; index {taken / 1e6:.2f} MB = {taken / known:.3%} of its extents"))
             made[-1]["facts"] = {"peak_rss_bytes": peak, "index_bytes": taken, "disk_bytes": size,
-                                 "sender_peak_rss_bytes": max(sample.facts["peak_rss_bytes"] for sample in series.samples)}
+                                 "sender_peak_rss_bytes": sender_peak}
     first, last = made[0], made[-1]
     def grown(what):
         return last["facts"][what] / first["facts"][what]
@@ -50,7 +45,7 @@ def growth(bed):
     return made
 
 
-@figure("index-size")
+@figure("index-size", of_the_program=False)
 def index_size(bed):
     """The digest index of a disk full of data."""
     with bed.place("memory") as place:

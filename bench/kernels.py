@@ -1,9 +1,10 @@
 """Figures of kernels and stages: by Google Benchmark, random interleaving, medians over its repetitions."""
 import json
+from statistics import median
 
 import bed as beds
 import fio
-from measure import Contestant, Failed, Sample, alternate, timed
+from measure import Contestant, Failed, Sample, timed
 from rows import figure, must, rate_ceiling, rate_row, row, target
 
 
@@ -29,11 +30,6 @@ def google_benchmark(bed, program, pattern):
     return found
 
 
-def median(values):
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]
-
-
 def kernel_row(name, ours, bare, what, aims):
     rate = median(ours["rates"]) / 1e9
     ceiling = {"what": what, "value": median(bare["rates"]) / 1e9}
@@ -41,7 +37,7 @@ def kernel_row(name, ours, bare, what, aims):
                cpu_s_per_gb=1 / rate, samples=[value / 1e9 for value in ours["rates"]])
 
 
-@figure("sha256")
+@figure("sha256", of_the_program=False)
 def sha256(bed):
     found = google_benchmark(bed, "checksum_bench", "^sha256_(multi_buffer|bare_job_loop|one_buffer)/128$")
     one = median(found["sha256_one_buffer/128"]["rates"]) / 1e9
@@ -51,7 +47,7 @@ def sha256(bed):
                         lambda rate, _: target("times one-buffer OpenSSL", rate / one, ">=", 1.8)])]
 
 
-@figure("crc32c")
+@figure("crc32c", of_the_program=False)
 def crc32c(bed):
     found = google_benchmark(bed, "checksum_bench", "^crc32c_(ours|bare_isal)/(32768|4194304)$")
     return [kernel_row(f"crc32c {size // 1024} KiB", found[f"crc32c_ours/{size}"], found[f"crc32c_bare_isal/{size}"],
@@ -59,7 +55,7 @@ def crc32c(bed):
             for size in (32768, 4194304)]
 
 
-@figure("stream")
+@figure("stream", of_the_program=False)
 def stream(bed):
     """Bytes through TLS from one thread to another, both ends' CPU time; the same with frames and their CRC."""
     found = google_benchmark(bed, "transport_bench", "^(stream_over_tls/(own|openssl)|stream_of_(aead|tcp)|frames_over_tls/own)/"
@@ -84,28 +80,31 @@ def read_and_digest(bed, where):
     with bed.place(where) as place:
         disk = place.folder / "disk.raw"
         size = beds.make_dense(disk, bed.sizes.image)
-        cores = google_benchmark(bed, "checksum_bench", "^sha256_bare_on_all_cores")
-        digesting = median(next(iter(cores.values()))["rates"]) / 1e9
+
+        def cold():
+            beds.drop_cache(disk)
 
         def ours():
             wall, cpu, out, *_ = timed([beds.harness.program(), "digest", disk, "--json"])
             return Sample(wall, cpu, size if "root_digest" in out else 0)
 
-        found = alternate([Contestant("ours", ours, lambda: beds.drop_cache(disk)),
-                           Contestant("read", lambda: fio.run(place.folder, [fio.job("read", disk, "read", size)], size),
-                                      lambda: beds.drop_cache(disk))], bed.sizes.rounds)
-    mine, reading = must(found["ours"]), rate_ceiling("", found["read"], size)
-    ceiling = {**reading, "what": f"the lower of fio's read and SHA-256 on all cores ({digesting:.2f})"}
-    note = "cold" if where == "disk" else "in memory"
-    if "value" in reading:
-        ceiling["value"] = min(reading["value"], digesting)
-        ceiling["what"] = f"the lower of fio's read ({reading['value']:.2f}) and SHA-256 on all cores ({digesting:.2f})"
+        def bare_loops():
+            cores = google_benchmark(bed, "checksum_bench", "^sha256_bare_on_all_cores")
+            return Sample(size / median(next(iter(cores.values()))["rates"]), 0, size)
+
+        found = place.alternate([Contestant("ours", ours, cold, ours=True),
+                                 Contestant("read", lambda: fio.run(place.folder, [fio.job("read", disk, "read", size)], size), cold),
+                                 Contestant("digest", bare_loops, most=1)])
+    both = [rate_ceiling(name, found[name], size) for name in ("read", "digest")]
+    ceiling, note = {"what": "the lower of fio's read and SHA-256 on all cores"}, "cold" if where == "disk" else "in memory"
+    if all("value" in one for one in both):
+        ceiling["value"] = min(one["value"] for one in both)
+        ceiling["what"] += " (" + ", ".join(f"{one['value']:.2f}" for one in both) + ")"
         if where == "memory":  # both ceilings are of all cores: who does both has to share them
-            both = 1 / (1 / reading["value"] + 1 / digesting)
-            note += f": reading costs CPU there, too; fio's read, then the loop over the same bytes: {both:.2f}"
-    elif where == "memory":
-        ceiling = {"what": f"SHA-256 on all cores; reading: {reading['missing']}", "value": digesting}
-    made = rate_row(f"read and digest, {where}", mine, size, ceiling=ceiling, note=note)
+            note += f": reading costs CPU there, too; fio's read, then the loop over the same bytes: {1 / sum(1 / one['value'] for one in both):.2f}"
+    else:
+        ceiling["missing"] = next(one["missing"] for one in both if "missing" in one)
+    made = rate_row(f"read and digest, {where}", must(found["ours"]), size, ceiling=ceiling, note=note)
     made["targets"] = [target("of the ceiling", made["ratio"], ">=", 0.9)]
     return [made]
 

@@ -95,6 +95,7 @@ class Contestant:
     prepare: object = None
     note: str = ""
     most: int = 1000  # rounds; one that is slow beyond comparison need not run in all of them
+    ours: bool = False  # drives `backhaul`, and so runs with the old and the new program under --against; the others do not run then
 
 
 @dataclasses.dataclass
@@ -104,6 +105,7 @@ class Series:
     samples: list = dataclasses.field(default_factory=list)
     missing: str = ""
     note: str = ""
+    old: object = None  # the old program's Series, under --against
 
     @property
     def wall_s(self):
@@ -118,20 +120,36 @@ class Series:
         return min(sample.moved for sample in self.samples)
 
 
-def alternate(contestants, rounds):
+def alternate(contestants, rounds, programs):
     """Lets all run in turn, `rounds` times, each round beginning with another. Returns {name: Series}. One that is not installed or
-    fails is left out of the next rounds and says why: a peer may, and for what must not there is rows.must()."""
-    found = {one.name: Series(one.name, note=one.note) for one in contestants}
+    fails is left out of the next rounds and says why: a peer may, and for what must not there is rows.must().
+
+    `programs`: the program to measure, or the old and the new one. Then each of ours runs with both, A B in one round and B A in the
+    next, and a Series is the new one's and has the old one's beside it."""
+    sides = [{one.name: Series(one.name, note=one.note) for one in contestants} for _ in programs]
+    turns = list(enumerate(contestants))
     for number in range(rounds):
         first = number % len(contestants)
-        for one in contestants[first:] + contestants[:first]:
-            series = found[one.name]
-            if series.missing or len(series.samples) >= one.most:
-                continue
-            try:
-                if one.prepare:
-                    one.prepare()
-                series.samples.append(one.run())
-            except (Missing, Failed) as reason:
-                series.samples, series.missing = [], str(reason)
-    return found
+        for at, one in turns[first:] + turns[:first]:
+            order = list(zip(programs, sides))
+            for program, side in order[::-1] if (number + at) % 2 else order:
+                os.environ["BACKHAUL_BIN"] = str(program)
+                one_turn(one, [other[one.name] for other in sides], side[one.name], program)
+    os.environ["BACKHAUL_BIN"] = str(programs[-1])
+    for one in contestants if len(programs) > 1 else []:
+        sides[-1][one.name].old = sides[0][one.name]
+    return sides[-1]
+
+
+def one_turn(contestant, all_series, series, program):
+    if series.missing or len(series.samples) >= contestant.most:
+        return
+    try:
+        if len(all_series) > 1 and not contestant.ours:
+            raise Missing("does not run beside an old program")
+        if contestant.prepare:
+            contestant.prepare()
+        series.samples.append(contestant.run())
+    except (Missing, Failed) as reason:
+        for other in all_series:
+            other.samples, other.missing = [], f"{program}: {reason}" if contestant.ours else str(reason)

@@ -3,8 +3,8 @@ import statistics
 
 import bed as beds
 from link import Link
-from measure import Contestant, alternate
-from rows import figure, must, row, target
+from measure import Contestant
+from rows import figure, measured, must, rate_peer, rate_row, target, times_faster
 
 
 def link_share(bed, delay, fraction):
@@ -34,23 +34,27 @@ def link_share(bed, delay, fraction):
                 more = {"sync": "full"} if fraction is None else {"staging": "undo"}
                 return place.send(source, name, via=link, compress="off", lanes=4, **more)
 
-            contestants.append(Contestant(str(size), run, prepare))
+            contestants.append(Contestant(str(size), run, prepare, ours=True))
         if fraction is not None:  # the first rounds leave the digest index
             for one in contestants:
                 one.run()
-        found = alternate(contestants, min(bed.sizes.rounds, 5))
+        found = place.alternate(contestants)
         for size in (small, large):
             beds.expect_equal(sources[size], place.store / f"{size}.raw")
     less, more = must(found[str(small)]), must(found[str(large)])
-    wire = [statistics.median(sample.facts["wire_bytes"] for sample in series.samples) for series in (less, more)]
-    apart = more.wall_s - less.wall_s
-    # Too small a difference (a smoke run) is only noise: then what is paid once is in the rate.
-    rate = (wire[1] - wire[0]) / apart if apart > 0.1 else wire[1] / more.wall_s
-    fixed = max(0.0, less.wall_s - wire[0] / bed.sizes.link_rate)
+
+    def rates(series):
+        made = []
+        for short, long in zip((less if series is more else less.old).samples, series.samples):
+            apart = long.wall_s - short.wall_s
+            # Too small a difference (a smoke run) is only noise: then what is paid once is in the rate.
+            made.append((long.facts["wire_bytes"] - short.facts["wire_bytes"]) / apart if apart > 0.1 else long.facts["wire_bytes"] / long.wall_s)
+        return [rate / 1e6 for rate in made]
+
+    fixed = max(0.0, less.wall_s - statistics.median(sample.facts["wire_bytes"] for sample in less.samples) / bed.sizes.link_rate)
     kind = "full" if fraction is None else f"delta {fraction * 100:g} %"
-    line = row(f"{kind} over {delay * 1000:g} ms", "MB/s", rate / 1e6, more.moved, samples=[rate / 1e6],
-               ceiling={"what": "the link's rate", "value": bed.sizes.link_rate / 1e6},
-               note=f"wire bytes; {fixed:.2f} s are paid once ({fixed / delay:.1f} round trips)")
+    line = measured(f"{kind} over {delay * 1000:g} ms", "MB/s", rates, more, ceiling={"what": "the link's rate", "value": bed.sizes.link_rate / 1e6},
+                    note=f"wire bytes; {fixed:.2f} s are paid once ({fixed / delay:.1f} round trips)")
     line["targets"] = [target("of the link", line["ratio"], ">=", 0.95)]
     return line
 
@@ -78,15 +82,10 @@ def compression(bed):
                 more = {"via": link, "limit": rate} if rate else {}
                 return lambda: place.send(source, "disk.raw", sync="full", staging="undo", compress=mode, **more)
 
-            found = alternate([Contestant(mode, send(mode)) for mode in ("auto", "off")],
-                              bed.sizes.rounds * (1 if rate else 3))  # without a limit they are short
-        auto, off = must(found["auto"]), must(found["off"])
-        gain = off.wall_s / auto.wall_s
-        aim = target("times faster than off", gain, ">=", 1.8 if content is beds.text else 0.97)
-        made.append(row(f"compression, {name}", "MB/s", size / 1e6 / auto.wall_s, auto.moved,
-                        samples=[size / 1e6 / sample.wall_s for sample in auto.samples],
-                        cpu_s_per_gb=auto.cpu_s / (size / 1e9), targets=[aim],
-                        peers=[{"name": "--compress off", "value": size / 1e6 / off.wall_s, "unit": "MB/s",
-                                "cpu_s_per_gb": off.cpu_s / (size / 1e9)}],
-                        note=f"{rate / 1e6:g} MB/s link" if rate else "loopback"))
+            found = place.alternate([Contestant("ours", send("auto"), ours=True), Contestant("--compress off", send("off"))],
+                                    bed.sizes.rounds * (1 if rate else 3))  # without a limit they are short
+        auto, off = must(found["ours"]), found["--compress off"]
+        aim = target("times faster than off", times_faster(auto, off), ">=", 1.8 if content is beds.text else 0.97)
+        made.append(rate_row(f"compression, {name}", auto, size, "MB/s", targets=[aim], peers=[rate_peer(off, size, "MB/s")],
+                             note=f"{rate / 1e6:g} MB/s link" if rate else "loopback"))
     return made

@@ -7,7 +7,7 @@ import growth
 import peers
 import svg
 from link import Link
-from measure import Contestant, alternate
+from measure import Contestant
 from rows import must
 
 
@@ -21,7 +21,7 @@ def sweep_lanes(bed):
         def send(lanes):
             return lambda: place.send(source, "disk.raw", verified=False, sync="full", staging="undo", compress="off", verify="none", lanes=lanes)
 
-        found = alternate([Contestant(str(lanes), send(lanes)) for lanes in (1, 2, 4, 8)], bed.sizes.rounds)
+        found = place.alternate([Contestant(str(lanes), send(lanes)) for lanes in (1, 2, 4, 8)])
     return [(int(name), size / 1e9 / must(series).wall_s) for name, series in found.items()]
 
 
@@ -41,7 +41,7 @@ def sweep_changes(bed):
                         place.forget_digests("disk.raw")
 
                 one = Contestant(name, lambda: place.send(source, "disk.raw", staging="undo", compress="off"), prepare)
-                points.append((fraction * 100, size / 1e9 / must(alternate([one], bed.sizes.rounds)[name]).wall_s))
+                points.append((fraction * 100, size / 1e9 / must(place.alternate([one])[name]).wall_s))
     return lines
 
 
@@ -69,7 +69,7 @@ def sweep_rsync_blocks(bed):
         size = beds.make_disk(source, bed.sizes.image)
         beds.copy(source, target)
         changes = beds.Changes(source)
-        found = alternate([Contestant(str(block), lambda block=block: peers.rsync_delta(copies.need_ssh(ssh), source, target, block),
+        found = place.alternate([Contestant(str(block), lambda block=block: peers.rsync_delta(copies.need_ssh(ssh), source, target, block),
                                       lambda: changes.make(size // 100)) for block in copies.RSYNC_BLOCKS], min(3, bed.sizes.rounds))
     return [(int(name) // 1024, size / 1e9 / series.wall_s) for name, series in found.items() if not series.missing]
 

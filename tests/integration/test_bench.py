@@ -2,11 +2,14 @@
 figure's height is looked at."""
 import json
 import pathlib
+import sys
 
 import harness
 import pytest
 
 BENCH = harness.ROOT / "bench"
+sys.path.insert(0, str(BENCH))
+import against  # noqa: E402
 PYTHON = "/usr/bin/python3"
 # What each figure of the smoke run moves at least, in bytes: its changes, its data, or what a kernel digested.
 LEAST = {"sha256": 1 << 20, "crc32c": 1 << 20, "stream": 1 << 20, "read-digest-memory": 24 << 20, "read-digest-disk": 24 << 20,
@@ -82,3 +85,47 @@ def test_a_missing_peer_is_named_and_a_figure_that_fails_is_not_silent(folder):
 
     refused = harness.run(PYTHON, BENCH / "run.py", "--only", "no-such-figure", check=False)
     assert refused.returncode == 2 and "no figure" in refused.stderr
+
+
+def wrapped(path, log, delay=""):
+    """The program behind a script that notes its name for each run, and is late when it digests."""
+    path.write_text(f'#!/bin/sh\necho "{path.name} $1" >> {log}\n[ "$1" = digest ] && {delay or ":"}\nexec {harness.program()} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.alone
+def test_an_old_program_and_a_new_one_run_in_turn_and_a_slower_one_is_named(folder):
+    log, out = folder / "log", folder / "against.json"
+    old, new = wrapped(folder / "old", log), wrapped(folder / "new", log, "sleep 0.5")
+    words = [PYTHON, BENCH / "run.py", "--smoke", "--disk", folder, "--out", out, "--against", old, "--new", new, "--only"]
+    done = harness.run(*words, "read-digest-memory", "--rounds", "5", check=False, timeout=120)
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode == 1 and last.startswith("below 0.97 beyond the noise: read and digest, memory"), done.stdout + done.stderr
+    ran = [line.split()[0] for line in log.read_text().splitlines() if line.endswith("digest")]
+    assert ran == ["old", "new", "new", "old"] * 2 + ["old", "new"]
+
+    result = json.loads(out.read_text())
+    for row in result["figures"]:
+        for one in row["against"]:
+            one["old"], one["new"] = one["new"], one["old"]
+    text, below = against.table(result)
+    assert below == [] and text.splitlines()[-1].startswith("below 0.97 beyond the noise: none"), text
+
+    # Both programs serve the same store, each its own sends; one round says nothing about noise.
+    log.unlink()
+    done = harness.run(*words, "delta-indexed", timeout=120)
+    assert "too few rounds" in done.stdout and done.stdout.splitlines()[-1].endswith("(0 of 2 figures judged)"), done.stdout
+    assert {f"{name} {verb}" for name in ("old", "new") for verb in ("host", "send")} <= set(log.read_text().splitlines())
+
+
+def test_noise_hides_no_loss_and_makes_none():
+    def judge(old, new, better="higher"):
+        return against.judge({"name": "a", "unit": "GB/s", "better": better, "old": old, "new": new})
+
+    steady, wild = [1.0, 1.01, 0.99, 1.0, 1.02], [1.0, 2.0, 0.5, 1.5, 0.7]
+    assert judge(steady, [0.9 * value for value in steady])["below"]
+    assert judge(steady, [value / 0.9 for value in steady], "lower")["below"]
+    assert not judge(steady, [0.98 * value for value in steady])["below"]
+    assert not judge(steady, wild)["below"] and not judge(wild, [value / 3 for value in wild[1:] + wild[:1]])["below"]
+    assert not judge([1.0] * 4, [0.5] * 4)["below"], "four rounds judged"
