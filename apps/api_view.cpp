@@ -11,8 +11,6 @@
 namespace backhaul {
 namespace {
 
-constexpr int kBarWidth = 24;
-
 std::string joined(const boost::json::array& words) {
   std::vector<std::string> texts;
   for (const auto& word : words)
@@ -39,12 +37,6 @@ std::string seconds_text(const boost::json::value& value, std::string_view point
 
 std::string bytes_text(const boost::json::value& value, std::string_view pointer) {
   return find_part(value, pointer) == nullptr ? std::string() : human_bytes(number_part(value, pointer));
-}
-
-std::string bar(double done, double total) {
-  const double fraction = total > 0 ? std::clamp(done / total, 0.0, 1.0) : 0;
-  const int filled = static_cast<int>(kBarWidth * fraction);
-  return fmt::format("[{}{}] {:3.0f}%", std::string(filled, '#'), std::string(kBarWidth - filled, '.'), 100 * fraction);
 }
 
 void print_errors(const boost::json::array& errors) {
@@ -230,7 +222,7 @@ std::string job_line(const boost::json::value& job) {
   const double rate = number_part(job, "/properties/backhaul/progress/bytesPerSecond");
   if (total > 0 && state == "InProgress") {
     const double done = number_part(job, "/properties/backhaul/progress/bytesDone");
-    line += fmt::format(" {} {} of {}", bar(done, total), human_bytes(done), human_bytes(total));
+    line += fmt::format(" {} {} of {}", progress_bar(done, total), human_bytes(done), human_bytes(total));
     if (rate > 0) line += fmt::format(", {}/s", human_bytes(rate));
     const auto left = seconds_text(job, "/properties/backhaul/progress/secondsLeft");
     if (!left.empty() && rate > 0) line += ", left " + left;

@@ -5,8 +5,8 @@
 #include <cstdio>
 #include <memory>
 
+#include "apps/appliance_parts.h"
 #include "apps/appliance_state.h"
-#include "apps/appliance_world.h"
 #include "apps/commands.h"
 #include "control/agents/node_config.h"
 #include "control/api/api.h"
@@ -43,12 +43,12 @@ Result<void> serve(const ApplianceConfig& config, Service& service) {
 Result<void> run_appliance(const std::string& file) {
   BH_TRY(const auto config, load_appliance_config(file));
   BH_TRY(auto state, open_appliance_state(config.state));
-  BH_TRY(auto world, make_world(config));
+  BH_TRY(auto parts, make_appliance_parts(config));
   BH_TRY(const auto token_file, make_first_token(*state.store, config.state));
   if (!token_file.empty())
     spdlog::warn("first start: an Admin token is in {}; remove the file when it is in a safe place",
                  token_file.string());
-  BH_TRY(auto service, Service::create(*state.store, world->data_plane(), world->drivers(), system_clock(),
+  BH_TRY(auto service, Service::create(*state.store, parts->data_plane(), parts->drivers(), system_clock(),
                                        system_random(), state.owner, config.limits, config.pace, run_plan_command));
   if (const auto unfinished = service->runner().unfinished(); unfinished != 0)
     spdlog::info("takes up {} unfinished jobs", unfinished);

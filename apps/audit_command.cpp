@@ -15,7 +15,7 @@ struct AuditOptions : ApiOptions {
   std::uint32_t limit = 100;
 };
 
-Result<int> list(ApiClient& client, const AuditOptions& options) {
+Result<int> list_audit(ApiClient& client, const AuditOptions& options) {
   std::string path = fmt::format("/audit?limit={}", options.limit);
   if (options.before != 0) path += fmt::format("&before={}", options.before);
   if (!options.object.empty()) path += "&object=" + url_encode(options.object);
@@ -62,7 +62,7 @@ void add_audit_command(CLI::App& app, Action& action) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   listed->add_option("--before", options->before, "older than the entry of this id");
-  set_api_action(listed, options, action, list);
+  set_api_action(listed, options, action, list_audit);
 
   auto watched = std::make_shared<ApiOptions>();
   set_api_action(app.add_subcommand("events", "what changes, as it happens, until the appliance stops"), watched,

@@ -1,7 +1,9 @@
 #include "apps/commands.h"
 
 #include <fmt/format.h>
+
 #include <spdlog/spdlog.h>
+#include <algorithm>
 
 #include <boost/json/serialize.hpp>
 #include <csignal>
@@ -91,6 +93,13 @@ std::string human_bytes(double bytes) {
     ++unit;
   }
   return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.1f} {}", bytes, kUnits[unit]);
+}
+
+std::string progress_bar(double done, double total) {
+  constexpr int kWidth = 24;
+  const double fraction = total > 0 ? std::clamp(done / total, 0.0, 1.0) : 0;
+  const int filled = static_cast<int>(kWidth * fraction);
+  return fmt::format("[{}{}] {:3.0f}%", std::string(filled, '#'), std::string(kWidth - filled, '.'), 100 * fraction);
 }
 
 std::string human_seconds(double seconds) {

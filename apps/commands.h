@@ -48,6 +48,7 @@ Result<DataplaneParts> real_parts();
 
 std::string human_bytes(double bytes);
 std::string human_seconds(double seconds);
+std::string progress_bar(double done, double total);  // "[####....]  50%"
 // Bytes with an optional suffix K, M, G, T (powers of 1024).
 Result<std::uint64_t> parse_bytes(const std::string& text);
 

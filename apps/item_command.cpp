@@ -20,7 +20,7 @@ constexpr std::chrono::milliseconds kRemovalLook{200};
 
 std::string item_path(const ItemOptions& options) { return "/replicationProtectedItems/" + options.item; }
 
-Result<int> add(ApiClient& client, const ItemOptions& options) {
+Result<int> add_item(ApiClient& client, const ItemOptions& options) {
   BH_TRY(const auto text, read_declaration(options.file));
   BH_TRY(const Item item, parse_item_toml(text, options.file));
   HttpHeaders headers;
@@ -34,7 +34,7 @@ Result<int> add(ApiClient& client, const ItemOptions& options) {
   return kExitOk;
 }
 
-Result<int> list(ApiClient& client, const ItemOptions& options) {
+Result<int> list_items(ApiClient& client, const ItemOptions& options) {
   BH_TRY(auto items, client.list("/replicationProtectedItems"));
   if (options.json)
     print_json({{"value", std::move(items)}});
@@ -43,7 +43,7 @@ Result<int> list(ApiClient& client, const ItemOptions& options) {
   return kExitOk;
 }
 
-Result<int> show(ApiClient& client, const ItemOptions& options) {
+Result<int> show_item(ApiClient& client, const ItemOptions& options) {
   BH_TRY(const auto item, client.get(item_path(options)));
   if (options.json)
     print_json(item.as_object());
@@ -53,7 +53,7 @@ Result<int> show(ApiClient& client, const ItemOptions& options) {
 }
 
 // With replication cycles the item goes when the last one has ended.
-Result<int> remove(ApiClient& client, const ItemOptions& options) {
+Result<int> remove_item(ApiClient& client, const ItemOptions& options) {
   BH_TRY(const auto answer, client.call("DELETE", item_path(options)));
   bool gone = answer.status != 202;
   while (!gone && options.wait) {
@@ -69,7 +69,7 @@ Result<int> remove(ApiClient& client, const ItemOptions& options) {
   return kExitOk;
 }
 
-Result<int> preflight(ApiClient& client, const ItemOptions& options) {
+Result<int> preflight_item(ApiClient& client, const ItemOptions& options) {
   BH_TRY(const auto body, failover_body(options.failover, false));
   BH_TRY(const auto answer, client.call("POST", item_path(options) + "/preflight", body));
   if (options.json)
@@ -79,25 +79,25 @@ Result<int> preflight(ApiClient& client, const ItemOptions& options) {
   return truth_part(answer.body, "/properties/passed") ? kExitOk : kExitFailed;
 }
 
-Result<int> failover(ApiClient& client, const ItemOptions& options) {
+Result<int> failover_item(ApiClient& client, const ItemOptions& options) {
   BH_TRY(const auto body, failover_body(options.failover, false));
   BH_TRY(const auto answer, client.call("POST", item_path(options) + "/plannedFailover", body));
   return finish_verb(client, answer, "", options.wait, options.json);
 }
 
-Result<int> commit(ApiClient& client, const ItemOptions& options) {
+Result<int> commit_item(ApiClient& client, const ItemOptions& options) {
   boost::json::value body;
   if (options.delete_source_disks) body = {{"properties", {{"backhaul", {{"deleteSourceDisks", true}}}}}};
   BH_TRY(const auto answer, client.call("POST", item_path(options) + "/failoverCommit", body));
   return finish_verb(client, answer, "the earlier failover is committed", options.wait, options.json);
 }
 
-Result<int> cancel(ApiClient& client, const ItemOptions& options) {
+Result<int> cancel_item(ApiClient& client, const ItemOptions& options) {
   BH_TRY(const auto answer, client.call("POST", item_path(options) + "/failoverCancel"));
   return finish_verb(client, answer, "cancelled", options.wait, options.json, true);
 }
 
-Result<int> reprotect(ApiClient& client, const ItemOptions& options) {
+Result<int> reprotect_item(ApiClient& client, const ItemOptions& options) {
   BH_TRY(const auto answer, client.call("POST", item_path(options) + "/reProtect"));
   return finish_verb(client, answer, "", options.wait, options.json);
 }
@@ -112,8 +112,9 @@ void add_item_command(CLI::App& app, Action& action) {
   auto* added = item->add_subcommand("add", "declare one");
   added->add_option("FILE", options->file, "TOML (docs/OPERATIONS.md)")->required();
   added->add_flag("--replace", options->replace, "change it when it exists");
-  set_api_action(added, options, action, add);
-  set_api_action(item->add_subcommand("list", "all, with state, lag and what is allowed now"), options, action, list);
+  set_api_action(added, options, action, add_item);
+  set_api_action(item->add_subcommand("list", "all, with state, lag and what is allowed now"), options, action,
+                 list_items);
 
   const auto verb = [&](const char* name, const char* about) {
     auto* command = item->add_subcommand(name, about);
@@ -132,18 +133,19 @@ void add_item_command(CLI::App& app, Action& action) {
     set_api_action(command, options, action, with_id(work));
     return command;
   };
-  set_api_action(verb("show", "one, with all that is known of it"), options, action, with_id(show));
-  job_verb("remove", "forget it; its VMs and disks stay", remove);
+  set_api_action(verb("show", "one, with all that is known of it"), options, action, with_id(show_item));
+  job_verb("remove", "forget it; its VMs and disks stay", remove_item);
   auto* checked = verb("preflight", "check, change nothing, and estimate bytes, time and downtime");
   add_failover_options(*checked, options->failover, false);
-  set_api_action(checked, options, action, with_id(preflight));
-  add_failover_options(*job_verb("failover", "planned failover: bring it home, or back to the recovery site", failover),
-                       options->failover, false);
-  job_verb("commit", "commit the failover: the VM that was left is deleted", commit)
+  set_api_action(checked, options, action, with_id(preflight_item));
+  add_failover_options(
+      *job_verb("failover", "planned failover: bring it home, or back to the recovery site", failover_item),
+      options->failover, false);
+  job_verb("commit", "commit the failover: the VM that was left is deleted", commit_item)
       ->add_flag("--delete-source-disks", options->delete_source_disks,
                  "its disks, too (else the base of Reverse Replicate)");
-  job_verb("cancel", "cancel a planned failover, or undo it before it is committed", cancel);
-  job_verb("reprotect", "Reverse Replicate: replicate to the recovery site", reprotect);
+  job_verb("cancel", "cancel a planned failover, or undo it before it is committed", cancel_item);
+  job_verb("reprotect", "Reverse Replicate: replicate to the recovery site", reprotect_item);
 }
 
 }  // namespace backhaul

@@ -24,7 +24,7 @@ std::string in_quotes(std::string_view text) {
   return result + "'";
 }
 
-Result<int> list(ApiClient& client, const JobOptions& options) {
+Result<int> list_jobs(ApiClient& client, const JobOptions& options) {
   std::vector<std::string> parts;
   if (!options.states.empty())
     parts.push_back("JobStatus eq " + in_quotes(fmt::format("{}", fmt::join(options.states, ","))));
@@ -42,7 +42,7 @@ Result<int> list(ApiClient& client, const JobOptions& options) {
   return kExitOk;
 }
 
-Result<int> show(ApiClient& client, const JobOptions& options) {
+Result<int> show_job(ApiClient& client, const JobOptions& options) {
   BH_TRY(const auto job, client.get(job_path(options)));
   if (options.json)
     print_json(job.as_object());
@@ -51,7 +51,7 @@ Result<int> show(ApiClient& client, const JobOptions& options) {
   return kExitOk;
 }
 
-Result<int> watch(ApiClient& client, const JobOptions& options) {
+Result<int> follow_job(ApiClient& client, const JobOptions& options) {
   BH_TRY(const auto job, watch_job(client, options.job, options.json));
   if (options.json)
     print_json(job.as_object());
@@ -67,15 +67,15 @@ Result<int> verb(ApiClient& client, const JobOptions& options, const char* name,
   return finish_verb(client, answer, "", options.wait, options.json, cancels);
 }
 
-Result<int> resume(ApiClient& client, const JobOptions& options) {
+Result<int> resume_job(ApiClient& client, const JobOptions& options) {
   boost::json::value body;
   if (!options.comments.empty()) body = {{"properties", {{"comments", options.comments}}}};
   return verb(client, options, "resume", body, false);
 }
-Result<int> cancel(ApiClient& client, const JobOptions& options) {
+Result<int> cancel_job(ApiClient& client, const JobOptions& options) {
   return verb(client, options, "cancel", nullptr, true);
 }
-Result<int> restart(ApiClient& client, const JobOptions& options) {
+Result<int> restart_job(ApiClient& client, const JobOptions& options) {
   return verb(client, options, "restart", nullptr, false);
 }
 
@@ -93,7 +93,7 @@ void add_job_command(CLI::App& app, Action& action) {
                      "PlannedFailover, Commit, CancelFailover, ReverseReplicate, Replication, ...; may be repeated");
   listed->add_option("--item", options->item, "of this item");
   listed->add_option("--plan", options->plan, "of this plan");
-  set_api_action(listed, options, action, list);
+  set_api_action(listed, options, action, list_jobs);
 
   const auto add = [&](const char* name, const char* about, auto work) {
     auto* command = job->add_subcommand(name, about);
@@ -109,12 +109,12 @@ void add_job_command(CLI::App& app, Action& action) {
     command->add_flag("--wait", options->wait, "until the job waits for you or has ended");
     return command;
   };
-  add("show", "one, with its tasks, errors and measures", show);
-  add("watch", "follow it until it waits for you or has ended", watch);
-  add_verb("resume", "Complete Failover; or a plan's manual action is done", resume)
+  add("show", "one, with its tasks, errors and measures", show_job);
+  add("watch", "follow it until it waits for you or has ended", follow_job);
+  add_verb("resume", "Complete Failover; or a plan's manual action is done", resume_job)
       ->add_option("--comments", options->comments, "for the audit log");
-  add_verb("cancel", "stop it; the old disks come back, the source VM runs", cancel);
-  add_verb("restart", "after a failure: only what failed is done again", restart);
+  add_verb("cancel", "stop it; the old disks come back, the source VM runs", cancel_job);
+  add_verb("restart", "after a failure: only what failed is done again", restart_job);
 }
 
 }  // namespace backhaul

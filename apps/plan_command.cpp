@@ -18,7 +18,7 @@ struct PlanOptions : ApiOptions {
 
 std::string plan_path(const PlanOptions& options) { return "/replicationRecoveryPlans/" + options.plan; }
 
-Result<int> add(ApiClient& client, const PlanOptions& options) {
+Result<int> add_plan(ApiClient& client, const PlanOptions& options) {
   BH_TRY(const auto text, read_declaration(options.file));
   BH_TRY(const RecoveryPlan plan, parse_plan_toml(text, options.file));
   HttpHeaders headers;
@@ -32,7 +32,7 @@ Result<int> add(ApiClient& client, const PlanOptions& options) {
   return kExitOk;
 }
 
-Result<int> list(ApiClient& client, const PlanOptions& options) {
+Result<int> list_plans(ApiClient& client, const PlanOptions& options) {
   BH_TRY(auto plans, client.list("/replicationRecoveryPlans"));
   if (options.json)
     print_json({{"value", std::move(plans)}});
@@ -41,7 +41,7 @@ Result<int> list(ApiClient& client, const PlanOptions& options) {
   return kExitOk;
 }
 
-Result<int> show(ApiClient& client, const PlanOptions& options) {
+Result<int> show_plan(ApiClient& client, const PlanOptions& options) {
   BH_TRY(const auto plan, client.get(plan_path(options)));
   if (options.json)
     print_json(plan.as_object());
@@ -50,7 +50,7 @@ Result<int> show(ApiClient& client, const PlanOptions& options) {
   return kExitOk;
 }
 
-Result<int> remove(ApiClient& client, const PlanOptions& options) {
+Result<int> remove_plan(ApiClient& client, const PlanOptions& options) {
   BH_RETURN_IF_ERROR(client.call("DELETE", plan_path(options)));
   if (options.json)
     print_json({{"removed", true}});
@@ -59,20 +59,20 @@ Result<int> remove(ApiClient& client, const PlanOptions& options) {
   return kExitOk;
 }
 
-Result<int> failover(ApiClient& client, const PlanOptions& options) {
+Result<int> failover_plan(ApiClient& client, const PlanOptions& options) {
   BH_TRY(const auto body, failover_body(options.failover, true));
   BH_TRY(const auto answer, client.call("POST", plan_path(options) + "/plannedFailover", body));
   return finish_verb(client, answer, "", options.wait, options.json);
 }
 
-Result<int> commit(ApiClient& client, const PlanOptions& options) {
+Result<int> commit_plan(ApiClient& client, const PlanOptions& options) {
   boost::json::value body;
   if (options.delete_source_disks) body = {{"properties", {{"backhaul", {{"deleteSourceDisks", true}}}}}};
   BH_TRY(const auto answer, client.call("POST", plan_path(options) + "/failoverCommit", body));
   return finish_verb(client, answer, "", options.wait, options.json);
 }
 
-Result<int> reprotect(ApiClient& client, const PlanOptions& options) {
+Result<int> reprotect_plan(ApiClient& client, const PlanOptions& options) {
   BH_TRY(const auto answer, client.call("POST", plan_path(options) + "/reProtect"));
   return finish_verb(client, answer, "", options.wait, options.json);
 }
@@ -87,8 +87,8 @@ void add_plan_command(CLI::App& app, Action& action) {
   auto* added = plan->add_subcommand("add", "declare one");
   added->add_option("FILE", options->file, "TOML (docs/OPERATIONS.md)")->required();
   added->add_flag("--replace", options->replace, "change it when it exists");
-  set_api_action(added, options, action, add);
-  set_api_action(plan->add_subcommand("list", "all, and what is allowed now"), options, action, list);
+  set_api_action(added, options, action, add_plan);
+  set_api_action(plan->add_subcommand("list", "all, and what is allowed now"), options, action, list_plans);
 
   const auto verb = [&](const char* name, const char* about, auto work) {
     auto* command = plan->add_subcommand(name, about);
@@ -104,13 +104,13 @@ void add_plan_command(CLI::App& app, Action& action) {
     command->add_flag("--wait", options->wait, "until the job waits for you or has ended");
     return command;
   };
-  verb("show", "its groups and actions", show);
-  verb("remove", "forget it; its items stay", remove);
-  add_failover_options(*job_verb("failover", "planned failover of all its items, group by group", failover),
+  verb("show", "its groups and actions", show_plan);
+  verb("remove", "forget it; its items stay", remove_plan);
+  add_failover_options(*job_verb("failover", "planned failover of all its items, group by group", failover_plan),
                        options->failover, true);
-  job_verb("commit", "commit the failover of all its items", commit)
+  job_verb("commit", "commit the failover of all its items", commit_plan)
       ->add_flag("--delete-source-disks", options->delete_source_disks, "their disks, too");
-  job_verb("reprotect", "Reverse Replicate all its items", reprotect);
+  job_verb("reprotect", "Reverse Replicate all its items", reprotect_plan);
 }
 
 }  // namespace backhaul

@@ -11,7 +11,6 @@
 namespace backhaul {
 namespace {
 
-constexpr int kBarWidth = 24;
 constexpr double kLineInterval_s = 5;  // off a terminal
 
 }  // namespace
@@ -53,11 +52,9 @@ std::string ProgressPrinter::describe(const SendProgress& progress) const {
   const auto total = static_cast<double>(progress.bytes_total);
   const double elapsed = progress.seconds - phase_started_s_;
   const double rate = elapsed > 0.2 ? std::max(0.0, done - static_cast<double>(phase_base_bytes_)) / elapsed : 0;
-  const double fraction = std::min(1.0, done / total);
-  const int filled = static_cast<int>(kBarWidth * fraction);
-  return fmt::format("{:<8} [{}{}] {:3.0f}% {} of {}, {}/s, left {}, sent {}", progress.phase, std::string(filled, '#'),
-                     std::string(kBarWidth - filled, '.'), 100 * fraction, human_bytes(done), human_bytes(total),
-                     human_bytes(rate), rate > 0 ? human_seconds((total - done) / rate) : "?",
+  return fmt::format("{:<8} {} {} of {}, {}/s, left {}, sent {}", progress.phase, progress_bar(done, total),
+                     human_bytes(done), human_bytes(total), human_bytes(rate),
+                     rate > 0 ? human_seconds((total - done) / rate) : "?",
                      human_bytes(static_cast<double>(progress.payload_bytes)));
 }
 

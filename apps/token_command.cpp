@@ -43,7 +43,7 @@ int print_new(const std::string& name, const std::string& role, const std::strin
   return kExitOk;
 }
 
-Result<int> create(ApiClient& client, const TokenOptions& options) {
+Result<int> create_token(ApiClient& client, const TokenOptions& options) {
   BH_RETURN_IF_ERROR(check_id("a token", options.name));
   BH_TRY(const auto lifetime_s, parse_lifetime(options.lifetime));
   boost::json::object properties{{"role", options.role}};
@@ -69,7 +69,7 @@ Result<int> create_locally(const TokenOptions& options) {
   return print_new(options.name, std::string(to_string(made.record.role)), made.secret, options.json);
 }
 
-Result<int> list(ApiClient& client, const TokenOptions& options) {
+Result<int> list_tokens(ApiClient& client, const TokenOptions& options) {
   BH_TRY(auto tokens, client.list("/tokens"));
   if (options.json) {
     print_json({{"value", std::move(tokens)}});
@@ -85,7 +85,7 @@ Result<int> list(ApiClient& client, const TokenOptions& options) {
   return kExitOk;
 }
 
-Result<int> remove(ApiClient& client, const TokenOptions& options) {
+Result<int> remove_token(ApiClient& client, const TokenOptions& options) {
   BH_RETURN_IF_ERROR(check_id("a token", options.name));
   BH_RETURN_IF_ERROR(client.call("DELETE", "/tokens/" + options.name));
   if (options.json)
@@ -110,16 +110,16 @@ void add_token_command(CLI::App& app, Action& action) {
   add_api_options(*created, *options);
   created->callback([options, &action] {
     action = [options] {
-      if (options->state.empty()) return run_api(*options, create);
+      if (options->state.empty()) return run_api(*options, create_token);
       const auto code = create_locally(*options);
       return code ? *code : print_error(code.error(), options->json);
     };
   });
 
-  set_api_action(token->add_subcommand("list", "all, without their secrets"), options, action, list);
+  set_api_action(token->add_subcommand("list", "all, without their secrets"), options, action, list_tokens);
   auto* removed = token->add_subcommand("remove", "from now on it is refused");
   removed->add_option("NAME", options->name, "its name")->required();
-  set_api_action(removed, options, action, remove);
+  set_api_action(removed, options, action, remove_token);
 }
 
 }  // namespace backhaul

@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <set>
 
+#include "control/api/api_context.h"
 #include "control/api/api_error.h"
 #include "control/api/api_json.h"
-#include "control/api/api_world.h"
 #include "control/api/openapi.h"
 #include "control/http/http_wire.h"
 
@@ -56,30 +56,31 @@ Result<std::string> host_of(const HttpRequest& request) {
   return host;
 }
 
-Result<Actor> authenticate(ApiWorld& world, const HttpRequest& request) {
+Result<Actor> authenticate(ApiContext& context, const HttpRequest& request) {
   const std::string_view header = request.header("authorization");
   Result<Actor> actor = make_error(ControlErrc::unauthenticated, "no bearer token was sent");
-  if (to_lower(header.substr(0, 7)) == "bearer ") actor = world.service.authenticate(header.substr(7));
+  if (to_lower(header.substr(0, 7)) == "bearer ") actor = context.service.authenticate(header.substr(7));
   if (actor || actor.error() != make_error_code(ControlErrc::unauthenticated)) return actor;
   const Actor nobody{"-", Role::reader};
   const std::string peer = "peer/" + request.peer;
-  switch (world.failures.add(request.peer, world.clock.now())) {
+  switch (context.failures.add(request.peer, context.clock.now())) {
     case AuthFailures::Verdict::audit:
-      world.service.audit(nobody, "authenticate", peer, "refused", what_was_asked(request));
+      context.service.audit(nobody, "authenticate", peer, "refused", what_was_asked(request));
       return actor;
     case AuthFailures::Verdict::audit_last:
-      world.service.audit(nobody, "authenticate", peer, "refused", "too many; more within this minute are not listed");
+      context.service.audit(nobody, "authenticate", peer, "refused",
+                            "too many; more within this minute are not listed");
       break;
     case AuthFailures::Verdict::refuse: break;
   }
   return make_error(ApiErrc::too_many_failures, request.peer);
 }
 
-Result<void> require_role(ApiWorld& world, const ApiRoute& route, const ApiCall& call) {
+Result<void> require_role(ApiContext& context, const ApiRoute& route, const ApiCall& call) {
   if (call.actor.role >= *route.role) return {};
   auto error = make_error(ControlErrc::forbidden_role, fmt::format("needs {}, {} is {}", to_string(*route.role),
                                                                    call.actor.name, to_string(call.actor.role)));
-  world.service.audit(call.actor, route.operation, object_of(call), "refused", error.to_string());
+  context.service.audit(call.actor, route.operation, object_of(call), "refused", error.to_string());
   return error;
 }
 
@@ -95,14 +96,14 @@ Result<void> read_body(const ApiRoute& route, ApiCall& call) {
   return {};
 }
 
-Result<HttpResponse> dispatch(ApiWorld& world, ApiCall& call) {
+Result<HttpResponse> dispatch(ApiContext& context, ApiCall& call) {
   BH_TRY(const std::string host, host_of(call.http));
-  auto match = world.router.match(call);
+  auto match = context.router.match(call);
   if (match) call.route = match->route;
   const bool open = call.route != nullptr && !call.route->role;
   if (!open) {
     // Who has no token does not learn what exists.
-    BH_TRY(call.actor, authenticate(world, call.http));
+    BH_TRY(call.actor, authenticate(context, call.http));
     if (!match) return match.error();
   }
   if (call.route == nullptr) {
@@ -111,10 +112,10 @@ Result<HttpResponse> dispatch(ApiWorld& world, ApiCall& call) {
     return refused;
   }
   call.base_url = "https://" + host + call.base;
-  if (!open) BH_RETURN_IF_ERROR(require_role(world, *call.route, call));
+  if (!open) BH_RETURN_IF_ERROR(require_role(context, *call.route, call));
   BH_RETURN_IF_ERROR(ApiRouter::read_query(*call.route, call));
   BH_RETURN_IF_ERROR(read_body(*call.route, call));
-  return call.route->handler(world, call);
+  return call.route->handler(context, call);
 }
 
 }  // namespace
@@ -135,24 +136,24 @@ Api::Api(Service& service, ApiConfig config, Clock& clock, Random& random) {
   ApiRouter router(config.vault);
   std::string document = boost::json::serialize(openapi_document(router, config.version));
   // NOLINTNEXTLINE(modernize-make-unique): an aggregate
-  world_.reset(new ApiWorld{service,
-                            std::move(config),
-                            clock,
-                            random,
-                            std::move(router),
-                            std::move(document),
-                            fmt::format("{:08x}", random.next() & 0xffffffffU),
-                            {},
-                            {},
-                            {}});
+  context_.reset(new ApiContext{service,
+                                std::move(config),
+                                clock,
+                                random,
+                                std::move(router),
+                                std::move(document),
+                                fmt::format("{:08x}", random.next() & 0xffffffffU),
+                                {},
+                                {},
+                                {}});
 }
 Api::~Api() = default;
 
 HttpResponse Api::handle(const HttpRequest& request) {
-  ApiWorld& world = *world_;
-  const auto began = world.clock.now();
-  ApiCall call{request, {}, random_id(world.random), {}, {}, {}, {}, {}, nullptr};
-  auto answer = dispatch(world, call);
+  ApiContext& context = *context_;
+  const auto began = context.clock.now();
+  ApiCall call{request, {}, random_id(context.random), {}, {}, {}, {}, {}, nullptr};
+  auto answer = dispatch(context, call);
   HttpResponse response = answer ? std::move(*answer) : error_response(answer.error(), object_of(call));
   response.headers.emplace_back("x-ms-request-id", call.request_id);
   if (const auto id = request.header("x-ms-client-request-id");
@@ -160,7 +161,8 @@ HttpResponse Api::handle(const HttpRequest& request) {
     response.headers.emplace_back("x-ms-client-request-id", std::string(id));
   response.headers.emplace_back("cache-control", "no-store");
   response.headers.emplace_back("x-content-type-options", "nosniff");
-  world.counts.add(call.route != nullptr ? call.route->operation : "none", response.status, world.clock.now() - began);
+  context.counts.add(call.route != nullptr ? call.route->operation : "none", response.status,
+                     context.clock.now() - began);
   const auto level = response.status >= 500 ? spdlog::level::err : spdlog::level::info;
   if (request.method != "GET" || response.status >= 400)
     spdlog::log(level, "http: {} {} {} by {} from {}", call.request_id, response.status, what_was_asked(request),
@@ -170,8 +172,8 @@ HttpResponse Api::handle(const HttpRequest& request) {
 
 HttpResponse Api::refuse(unsigned status, std::string_view why) {
   HttpResponse response = error_response(error_of_status(status, why));
-  response.headers.emplace_back("x-ms-request-id", random_id(world_->random));
-  world_->counts.add("none", response.status, std::chrono::duration<double>(0));
+  response.headers.emplace_back("x-ms-request-id", random_id(context_->random));
+  context_->counts.add("none", response.status, std::chrono::duration<double>(0));
   return response;
 }
 

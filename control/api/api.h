@@ -19,7 +19,7 @@ struct ApiConfig {
   unsigned max_event_streams = 16;  // each holds one of the listener's connections
 };
 
-struct ApiWorld;
+struct ApiContext;
 
 class Api {
  public:
@@ -32,7 +32,7 @@ class Api {
   HttpResponse refuse(unsigned status, std::string_view why);
 
  private:
-  std::unique_ptr<ApiWorld> world_;
+  std::unique_ptr<ApiContext> context_;
 };
 
 }  // namespace backhaul

@@ -5,8 +5,8 @@
 #include <charconv>
 
 #include "control/api/api_body.h"
+#include "control/api/api_context.h"
 #include "control/api/api_error.h"
-#include "control/api/api_world.h"
 
 namespace backhaul {
 namespace {
@@ -34,28 +34,29 @@ Result<std::uint64_t> number_of(const ApiCall& call, std::string_view name, std:
 
 }  // namespace
 
-Result<HttpResponse> list_tokens(ApiWorld& world, const ApiCall& call) {
-  BH_TRY(const auto tokens, world.service.list_tokens(call.actor));
+Result<HttpResponse> list_tokens(ApiContext& context, const ApiCall& call) {
+  BH_TRY(const auto tokens, context.service.list_tokens(call.actor));
   return page(
       call, tokens, PageOrder::by_name, kPage,
       [](const TokenRecord& token) -> const std::string& { return token.name; },
       [](const TokenRecord& token) { return token_json(token); });
 }
-Result<HttpResponse> put_token(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> put_token(ApiContext& context, const ApiCall& call) {
   BH_TRY(const auto request, read_token(call.body));
-  BH_TRY(const auto token, world.service.create_token(call.actor, call.at("token"), request.role, request.lifetime_s));
+  BH_TRY(const auto token,
+         context.service.create_token(call.actor, call.at("token"), request.role, request.lifetime_s));
   return json_response(201, token_json(token.record, token.secret));
 }
-Result<HttpResponse> remove_token(ApiWorld& world, const ApiCall& call) {
-  BH_RETURN_IF_ERROR(world.service.remove_token(call.actor, call.at("token")));
+Result<HttpResponse> remove_token(ApiContext& context, const ApiCall& call) {
+  BH_RETURN_IF_ERROR(context.service.remove_token(call.actor, call.at("token")));
   return empty_response(204);
 }
 
-Result<HttpResponse> list_audit(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> list_audit(ApiContext& context, const ApiCall& call) {
   BH_TRY(const auto limit, number_of(call, "limit", 100, 1, 1000));
   BH_TRY(const auto before, number_of(call, "before", 0, 1, INT64_MAX));
   const auto object = call.query_of("object");
-  BH_TRY(const auto entries, world.service.list_audit(call.actor, object, before, limit));
+  BH_TRY(const auto entries, context.service.list_audit(call.actor, object, before, limit));
   json::array values;
   for (const auto& entry : entries) values.push_back(audit_json(entry));
   json::object body{{"value", std::move(values)}};
@@ -71,18 +72,18 @@ Result<HttpResponse> list_audit(ApiWorld& world, const ApiCall& call) {
   return json_response(200, body);
 }
 
-Result<HttpResponse> livez(ApiWorld&, const ApiCall&) { return text_response(200, "ok"); }
+Result<HttpResponse> livez(ApiContext&, const ApiCall&) { return text_response(200, "ok"); }
 
 // Ready: the store answers.
-Result<HttpResponse> readyz(ApiWorld& world, const ApiCall&) {
-  auto probe = world.service.get_plan("readyz");
+Result<HttpResponse> readyz(ApiContext& context, const ApiCall&) {
+  auto probe = context.service.get_plan("readyz");
   if (probe || probe.error() == make_error_code(ControlErrc::not_found)) return text_response(200, "ok");
   return text_response(503, "the job store cannot be read");
 }
 
-Result<HttpResponse> openapi(ApiWorld& world, const ApiCall&) {
+Result<HttpResponse> openapi(ApiContext& context, const ApiCall&) {
   HttpResponse response;
-  response.body = world.openapi;
+  response.body = context.openapi;
   return response;
 }
 

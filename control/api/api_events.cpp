@@ -7,8 +7,8 @@
 #include <condition_variable>
 #include <deque>
 
+#include "control/api/api_context.h"
 #include "control/api/api_error.h"
-#include "control/api/api_world.h"
 
 namespace backhaul {
 namespace {
@@ -29,9 +29,9 @@ class Slot {
   std::atomic<unsigned>& count_;
 };
 
-std::shared_ptr<Slot> take_slot(ApiWorld& world) {
-  if (world.streams.fetch_add(1) < world.config.max_event_streams) return std::make_shared<Slot>(world.streams);
-  --world.streams;
+std::shared_ptr<Slot> take_slot(ApiContext& context) {
+  if (context.streams.fetch_add(1) < context.config.max_event_streams) return std::make_shared<Slot>(context.streams);
+  --context.streams;
   return nullptr;
 }
 
@@ -93,22 +93,22 @@ std::optional<std::uint64_t> parse_last_id(std::string_view text, std::string_vi
 
 class EventStream {
  public:
-  EventStream(ApiWorld& world, HttpBodyWriter& writer) : world_(world), writer_(writer) {}
+  EventStream(ApiContext& context, HttpBodyWriter& writer) : context_(context), writer_(writer) {}
 
   Result<void> run(std::string_view last_id, std::string_view token) {
     Mailbox mailbox;
-    const Subscription subscription(world_.service, mailbox);
+    const Subscription subscription(context_.service, mailbox);
     BH_RETURN_IF_ERROR(writer_.write("retry: 3000\n\n"));
     BH_RETURN_IF_ERROR(catch_up(last_id));
-    auto spoke = world_.clock.now();
+    auto spoke = context_.clock.now();
     while (!writer_.stopping()) {
       bool lost = false;
       const auto events = mailbox.take(lost);
       if (lost) BH_RETURN_IF_ERROR(reset());
       for (const auto& event : events) BH_RETURN_IF_ERROR(send(event));
-      if (world_.clock.now() - spoke < kHeartbeat) continue;
-      spoke = world_.clock.now();
-      if (!world_.service.authenticate(token)) return {};  // removed or expired meanwhile
+      if (context_.clock.now() - spoke < kHeartbeat) continue;
+      spoke = context_.clock.now();
+      if (!context_.service.authenticate(token)) return {};  // removed or expired meanwhile
       BH_RETURN_IF_ERROR(writer_.write(": still here\n\n"));
     }
     return {};
@@ -117,10 +117,10 @@ class EventStream {
  private:
   Result<void> catch_up(std::string_view last_id) {
     bool foreign = false;
-    const auto last = parse_last_id(last_id, world_.epoch, foreign);
+    const auto last = parse_last_id(last_id, context_.epoch, foreign);
     if (foreign) return reset();
     if (!last) return {};
-    const auto missed = world_.service.events_since(*last);
+    const auto missed = context_.service.events_since(*last);
     if (!missed.empty() && missed.front().sequence > *last + 1) return reset();
     sent_ = *last;
     for (const auto& event : missed) BH_RETURN_IF_ERROR(send(event));
@@ -130,26 +130,26 @@ class EventStream {
   Result<void> send(const Event& event) {
     if (event.sequence <= sent_) return {};  // it was among those that were missed
     sent_ = event.sequence;
-    return writer_.write(fmt::format("id: {}-{}\nevent: {}\ndata: {}\n\n", world_.epoch, event.sequence, event.kind,
+    return writer_.write(fmt::format("id: {}-{}\nevent: {}\ndata: {}\n\n", context_.epoch, event.sequence, event.kind,
                                      boost::json::serialize(event_json(event))));
   }
 
-  ApiWorld& world_;
+  ApiContext& context_;
   HttpBodyWriter& writer_;
   std::uint64_t sent_ = 0;
 };
 
 }  // namespace
 
-Result<HttpResponse> events(ApiWorld& world, const ApiCall& call) {
-  auto slot = take_slot(world);
-  if (!slot) return make_error(ApiErrc::too_many_streams, fmt::format("{} are open", world.config.max_event_streams));
+Result<HttpResponse> events(ApiContext& context, const ApiCall& call) {
+  auto slot = take_slot(context);
+  if (!slot) return make_error(ApiErrc::too_many_streams, fmt::format("{} are open", context.config.max_event_streams));
   HttpResponse response;
   response.content_type = "text/event-stream";
   // The token lives as long as the stream; it is asked for again at each heartbeat.
-  response.stream = [&world, slot, last_id = std::string(call.http.header("last-event-id")),
+  response.stream = [&context, slot, last_id = std::string(call.http.header("last-event-id")),
                      token = std::string(call.http.header("authorization").substr(7))](HttpBodyWriter& writer) {
-    return EventStream(world, writer).run(last_id, token);
+    return EventStream(context, writer).run(last_id, token);
   };
   return response;
 }

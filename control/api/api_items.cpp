@@ -5,9 +5,9 @@
 #include <algorithm>
 
 #include "control/api/api_body.h"
+#include "control/api/api_context.h"
 #include "control/api/api_error.h"
 #include "control/api/api_filter.h"
-#include "control/api/api_world.h"
 #include "control/http/http_wire.h"
 
 namespace backhaul {
@@ -23,8 +23,8 @@ Result<void> check_place(const ApiCall& call) {
   return {};
 }
 
-Result<std::vector<Item>> filtered_items(ApiWorld& world, const ApiCall& call) {
-  BH_TRY(auto items, world.service.list_items());
+Result<std::vector<Item>> filtered_items(ApiContext& context, const ApiCall& call) {
+  BH_TRY(auto items, context.service.list_items());
   const auto filter = call.query_of("$filter");
   if (filter.empty()) return items;
   BH_TRY(const auto terms, parse_filter(filter));
@@ -47,108 +47,108 @@ Result<std::vector<Item>> filtered_items(ApiWorld& world, const ApiCall& call) {
 
 }  // namespace
 
-json::object item_shape(ApiWorld& world, const ApiCall& call, const Item& item) {
+json::object item_shape(ApiContext& context, const ApiCall& call, const Item& item) {
   std::optional<Job> current;
   if (!item.current_job.empty())
-    if (auto job = world.service.get_job(item.current_job)) current = std::move(*job);
-  return item_json(call.base, item, current, world.clock.unix_time_s());
+    if (auto job = context.service.get_job(item.current_job)) current = std::move(*job);
+  return item_json(call.base, item, current, context.clock.unix_time_s());
 }
 
-Result<HttpResponse> list_fabrics(ApiWorld&, const ApiCall& call) {
+Result<HttpResponse> list_fabrics(ApiContext&, const ApiCall& call) {
   return json_response(200, json::object{{"value", json::array{fabric_json(call.base)}}});
 }
-Result<HttpResponse> get_fabric(ApiWorld&, const ApiCall& call) {
+Result<HttpResponse> get_fabric(ApiContext&, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
   return json_response(200, fabric_json(call.base));
 }
-Result<HttpResponse> list_containers(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> list_containers(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
-  BH_TRY(const auto items, world.service.list_items());
+  BH_TRY(const auto items, context.service.list_items());
   return json_response(200, json::object{{"value", json::array{container_json(call.base, items.size())}}});
 }
-Result<HttpResponse> get_container(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> get_container(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
-  BH_TRY(const auto items, world.service.list_items());
+  BH_TRY(const auto items, context.service.list_items());
   return json_response(200, container_json(call.base, items.size()));
 }
 
-Result<HttpResponse> list_items(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> list_items(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
-  BH_TRY(const auto items, filtered_items(world, call));
+  BH_TRY(const auto items, filtered_items(context, call));
   return page(
       call, items, PageOrder::by_name, kPage, [](const Item& item) -> const std::string& { return item.id; },
-      [&](const Item& item) { return item_shape(world, call, item); });
+      [&](const Item& item) { return item_shape(context, call, item); });
 }
 
-Result<HttpResponse> get_item(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> get_item(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
-  BH_TRY(const Item item, world.service.get_item(call.at("item")));
-  const auto shape = item_shape(world, call, item);
+  BH_TRY(const Item item, context.service.get_item(call.at("item")));
+  const auto shape = item_shape(context, call, item);
   auto response = json_response(200, shape);
   add_etag(response, item.version);
   return response;
 }
 
-Result<HttpResponse> put_item(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> put_item(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
   BH_TRY(const Item declared, read_item(call.body, call.at("item")));
-  auto before = world.service.get_item(call.at("item"));
+  auto before = context.service.get_item(call.at("item"));
   if (!before && before.error() != make_error_code(ControlErrc::not_found)) return before.error();
   BH_TRY(const auto version, expected_version(call, before ? before->version : 0));
-  auto item = world.service.put_item(call.actor, declared, version);
+  auto item = context.service.put_item(call.actor, declared, version);
   if (!item) return as_mismatch(item.error(), version.has_value());
-  const auto shape = item_shape(world, call, *item);
+  const auto shape = item_shape(context, call, *item);
   auto response = json_response(before ? 200 : 201, shape);
   add_etag(response, item->version);
   return response;
 }
 
-Result<HttpResponse> remove_item(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> remove_item(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
   if (call.http.method == "POST") BH_RETURN_IF_ERROR(read_remove(call.body));
   const auto& id = call.at("item");
-  BH_TRY(const Item item, world.service.get_item(id));
+  BH_TRY(const Item item, context.service.get_item(id));
   BH_TRY(const auto version, expected_version(call, item.version));
-  auto removed = world.service.remove_item(call.actor, id, version);
+  auto removed = context.service.remove_item(call.actor, id, version);
   if (!removed) return as_mismatch(removed.error(), version.has_value());
   // A replication that runs gives its staged disks back first.
-  if (world.service.get_item(id)) return accepted(call, "remove", id);
+  if (context.service.get_item(id)) return accepted(call, "remove", id);
   return empty_response(204);
 }
 
-Result<HttpResponse> item_preflight(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> item_preflight(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
   BH_TRY(const auto request, read_planned_failover(call.body));
-  BH_TRY(const auto report, world.service.preflight(call.actor, call.at("item"), request));
+  BH_TRY(const auto report, context.service.preflight(call.actor, call.at("item"), request));
   return json_response(200, preflight_json(report));
 }
 
-Result<HttpResponse> item_planned_failover(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> item_planned_failover(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
   BH_TRY(const auto request, read_planned_failover(call.body));
-  BH_TRY(const auto job, world.service.planned_failover(call.actor, call.at("item"), request));
+  BH_TRY(const auto job, context.service.planned_failover(call.actor, call.at("item"), request));
   return accepted(call, "plannedFailover", job);
 }
 
-Result<HttpResponse> item_commit(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> item_commit(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
   BH_TRY(const bool delete_disks, read_commit(call.body));
-  BH_TRY(const auto job, world.service.failover_commit(call.actor, call.at("item"), delete_disks));
+  BH_TRY(const auto job, context.service.failover_commit(call.actor, call.at("item"), delete_disks));
   if (!job.empty()) return accepted(call, "failoverCommit", job);
-  return get_item(world, call);  // there was nothing to do but record it
+  return get_item(context, call);  // there was nothing to do but record it
 }
 
-Result<HttpResponse> item_cancel(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> item_cancel(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
   BH_RETURN_IF_ERROR(read_nothing(call.body));
-  BH_TRY(const auto job, world.service.failover_cancel(call.actor, call.at("item")));
+  BH_TRY(const auto job, context.service.failover_cancel(call.actor, call.at("item")));
   return accepted(call, "failoverCancel", job);
 }
 
-Result<HttpResponse> item_re_protect(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> item_re_protect(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
   BH_RETURN_IF_ERROR(read_re_protect(call.body));
-  BH_TRY(const auto job, world.service.re_protect(call.actor, call.at("item")));
+  BH_TRY(const auto job, context.service.re_protect(call.actor, call.at("item")));
   return accepted(call, "reProtect", job);
 }
 

@@ -1,6 +1,7 @@
 // A job as JSON.
 #include <boost/json.hpp>
 
+#include "control/api/api_json.h"
 #include "control/api/api_shapes.h"
 #include "control/model/iso_time.h"
 #include "control/model/model_json.h"
@@ -9,13 +10,6 @@ namespace backhaul {
 namespace {
 
 namespace json = boost::json;
-
-void put_time(json::object& into, std::string_view key, std::int64_t unix_time_s) {
-  if (unix_time_s != 0) into[key] = iso_time(unix_time_s);
-}
-void put_text(json::object& into, std::string_view key, std::string_view text) {
-  if (!text.empty()) into[key] = text;
-}
 
 std::string_view friendly_name(JobKind kind) {
   switch (kind) {

@@ -5,9 +5,9 @@
 #include <algorithm>
 
 #include "control/api/api_body.h"
+#include "control/api/api_context.h"
 #include "control/api/api_error.h"
 #include "control/api/api_filter.h"
-#include "control/api/api_world.h"
 #include "control/http/http_wire.h"
 #include "control/model/iso_time.h"
 
@@ -68,32 +68,32 @@ void poll_again(const ApiCall& call, HttpResponse& response) {
 }
 
 // Whether an item whose removal was asked for is still there.
-Result<bool> item_exists(ApiWorld& world, const std::string& id) {
-  auto item = world.service.get_item(id);
+Result<bool> item_exists(ApiContext& context, const std::string& id) {
+  auto item = context.service.get_item(id);
   if (item) return true;
   if (item.error() == make_error_code(ControlErrc::not_found)) return false;
   return item.error();
 }
 
-Result<HttpResponse> result_shape(ApiWorld& world, const ApiCall& call, std::string_view verb, const Job& job) {
+Result<HttpResponse> result_shape(ApiContext& context, const ApiCall& call, std::string_view verb, const Job& job) {
   if (verb == "resume" || verb == "cancel" || verb == "restart") return json_response(200, job_json(call.base, job));
   if (is_plan_job(job.kind)) {
-    BH_TRY(const RecoveryPlan plan, world.service.get_plan(job.plan));
-    const auto shape = plan_shape(world, call, plan);
+    BH_TRY(const RecoveryPlan plan, context.service.get_plan(job.plan));
+    const auto shape = plan_shape(context, call, plan);
     return json_response(200, shape);
   }
-  BH_TRY(const Item item, world.service.get_item(job.item));
-  const auto shape = item_shape(world, call, item);
+  BH_TRY(const Item item, context.service.get_item(job.item));
+  const auto shape = item_shape(context, call, item);
   return json_response(200, shape);
 }
 
 }  // namespace
 
-Result<HttpResponse> list_jobs(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> list_jobs(ApiContext& context, const ApiCall& call) {
   BH_TRY(const JobQuery query, job_query(call.query_of("$filter")));
   std::vector<Job> jobs;
   if (!query.none) {
-    BH_TRY(jobs, world.service.list_jobs(query.filter));
+    BH_TRY(jobs, context.service.list_jobs(query.filter));
   }
   if (!query.ids.empty())
     std::erase_if(
@@ -103,40 +103,41 @@ Result<HttpResponse> list_jobs(ApiWorld& world, const ApiCall& call) {
       [&](const Job& job) { return job_json(call.base, job); });
 }
 
-Result<HttpResponse> get_job(ApiWorld& world, const ApiCall& call) {
-  BH_TRY(const Job job, world.service.get_job(call.at("job")));
+Result<HttpResponse> get_job(ApiContext& context, const ApiCall& call) {
+  BH_TRY(const Job job, context.service.get_job(call.at("job")));
   return json_response(200, job_json(call.base, job));
 }
 
-Result<HttpResponse> resume_job(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> resume_job(ApiContext& context, const ApiCall& call) {
   BH_TRY(const std::string comments, read_resume(call.body));
   const auto& id = call.at("job");
-  BH_RETURN_IF_ERROR(world.service.resume_job(call.actor, id));
-  if (!comments.empty()) world.service.audit(call.actor, "job.resume", "job/" + id, "accepted", "comment: " + comments);
+  BH_RETURN_IF_ERROR(context.service.resume_job(call.actor, id));
+  if (!comments.empty())
+    context.service.audit(call.actor, "job.resume", "job/" + id, "accepted", "comment: " + comments);
   return accepted(call, "resume", id);
 }
-Result<HttpResponse> cancel_job(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> cancel_job(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(read_nothing(call.body));
-  BH_RETURN_IF_ERROR(world.service.cancel_job(call.actor, call.at("job")));
+  BH_RETURN_IF_ERROR(context.service.cancel_job(call.actor, call.at("job")));
   return accepted(call, "cancel", call.at("job"));
 }
-Result<HttpResponse> restart_job(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> restart_job(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(read_nothing(call.body));
-  BH_RETURN_IF_ERROR(world.service.restart_job(call.actor, call.at("job")));
+  BH_RETURN_IF_ERROR(context.service.restart_job(call.actor, call.at("job")));
   return accepted(call, "restart", call.at("job"));
 }
 
-Result<HttpResponse> operation_status(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> operation_status(ApiContext& context, const ApiCall& call) {
   BH_TRY(const auto verb, verb_of(call));
   const auto& object = call.at("object");
   if (verb == "remove") {
-    BH_TRY(const bool exists, item_exists(world, object));
+    BH_TRY(const bool exists, item_exists(context, object));
     auto response = json_response(
         200, operation_json(call, verb, object, exists ? OperationState::running : OperationState::succeeded));
     if (exists) poll_again(call, response);
     return response;
   }
-  BH_TRY(const Job job, world.service.get_job(object));
+  BH_TRY(const Job job, context.service.get_job(object));
   const auto state = state_of(verb, job);
   auto shape = operation_json(call, verb, object, state);
   shape["startTime"] = iso_time(job.started_unix_s != 0 ? job.started_unix_s : job.created_unix_s);
@@ -149,19 +150,19 @@ Result<HttpResponse> operation_status(ApiWorld& world, const ApiCall& call) {
   return response;
 }
 
-Result<HttpResponse> operation_result(ApiWorld& world, const ApiCall& call) {
+Result<HttpResponse> operation_result(ApiContext& context, const ApiCall& call) {
   BH_TRY(const auto verb, verb_of(call));
   const auto& object = call.at("object");
   HttpResponse pending = empty_response(202);
   poll_again(call, pending);
   if (verb == "remove") {
-    BH_TRY(const bool exists, item_exists(world, object));
+    BH_TRY(const bool exists, item_exists(context, object));
     return exists ? pending : empty_response(204);
   }
-  BH_TRY(const Job job, world.service.get_job(object));
+  BH_TRY(const Job job, context.service.get_job(object));
   const auto state = state_of(verb, job);
   if (state == OperationState::running) return pending;
-  if (state == OperationState::succeeded) return result_shape(world, call, verb, job);
+  if (state == OperationState::succeeded) return result_shape(context, call, verb, job);
   return json_response(409, json::object{{"error", operation_error(state, job)}});
 }
 

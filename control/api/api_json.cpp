@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "control/api/api_error.h"
+#include "control/model/iso_time.h"
 
 namespace backhaul {
 namespace {
@@ -107,6 +108,16 @@ bool is_utf8(std::string_view text) noexcept {
     i += size;
   }
   return true;
+}
+
+void put_time(boost::json::object& into, std::string_view key, std::int64_t unix_time_s) {
+  if (unix_time_s != 0) into[key] = iso_time(unix_time_s);
+}
+void put_text(boost::json::object& into, std::string_view key, std::string_view text) {
+  if (!text.empty()) into[key] = text;
+}
+void put_positive(boost::json::object& into, std::string_view key, double value) {
+  if (value > 0) into[key] = value;
 }
 
 }  // namespace backhaul

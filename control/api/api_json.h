@@ -1,7 +1,8 @@
-// Request bodies: strict JSON.
+// Request bodies: strict JSON; and what answers are made with.
 #pragma once
 
 #include <boost/json/object.hpp>
+#include <cstdint>
 #include <string_view>
 
 #include "base/error.h"
@@ -15,5 +16,10 @@ inline constexpr std::size_t kMaxJsonDepth = 32;
 Result<boost::json::object> parse_json_object(std::string_view text);
 
 bool is_utf8(std::string_view text) noexcept;
+
+// Absent facts (0, empty) are left out of an answer.
+void put_time(boost::json::object& into, std::string_view key, std::int64_t unix_time_s);
+void put_text(boost::json::object& into, std::string_view key, std::string_view text);
+void put_positive(boost::json::object& into, std::string_view key, double value);
 
 }  // namespace backhaul

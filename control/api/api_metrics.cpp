@@ -2,7 +2,7 @@
 // asking, so a library that keeps metrics of its own would have to be filled anew each time to save this page.
 #include <fmt/format.h>
 
-#include "control/api/api_world.h"
+#include "control/api/api_context.h"
 #include "control/jobs/runner.h"
 
 namespace backhaul {
@@ -116,22 +116,22 @@ void put_http(Exposition& out, const RequestCounts::Counts& counts) {
 
 }  // namespace
 
-Result<HttpResponse> metrics(ApiWorld& world, const ApiCall&) {
-  BH_TRY(const auto items, world.service.list_items());
+Result<HttpResponse> metrics(ApiContext& context, const ApiCall&) {
+  BH_TRY(const auto items, context.service.list_items());
   JobFilter all;
   all.with_replication = true;
-  BH_TRY(const auto jobs, world.service.list_jobs(all));
+  BH_TRY(const auto jobs, context.service.list_jobs(all));
   Exposition out;
   out.family("backhaul_info", "gauge", "The program's version.");
-  out.value({{"version", world.config.version}}, 1);
-  put_items(out, items, world.clock.unix_time_s());
+  out.value({{"version", context.config.version}}, 1);
+  put_items(out, items, context.clock.unix_time_s());
   put_jobs(out, jobs);
   put_downtimes(out, items, jobs);
   out.family("backhaul_jobs_unfinished", "gauge", "Jobs that this appliance carries.");
-  out.value({}, world.service.runner().unfinished());
+  out.value({}, context.service.runner().unfinished());
   out.family("backhaul_event_streams", "gauge", "Open event streams.");
-  out.value({}, world.streams.load());
-  put_http(out, world.counts.snapshot());
+  out.value({}, context.streams.load());
+  put_http(out, context.counts.snapshot());
   HttpResponse response;
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";
   response.body = out.take();

@@ -18,7 +18,7 @@
 namespace backhaul {
 
 struct ApiRoute;
-struct ApiWorld;
+struct ApiContext;
 
 // One request on its way through: what the router found out about it.
 struct ApiCall {
@@ -39,7 +39,7 @@ struct ApiCall {
   }
 };
 
-using ApiHandler = Result<HttpResponse> (*)(ApiWorld&, const ApiCall&);
+using ApiHandler = Result<HttpResponse> (*)(ApiContext&, const ApiCall&);
 
 // Where a path stands: below both bases, below /v1 alone, or at the root.
 enum class ApiBase { tree, v1, root };

@@ -1,5 +1,5 @@
 // The routes: what is served is what stands here. docs/http_api.md says the same to people, /openapi.json to machines.
-#include "control/api/api_world.h"
+#include "control/api/api_context.h"
 
 namespace backhaul {
 namespace {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "control/api/api_json.h"
 #include "control/model/declaration.h"
 #include "control/model/iso_time.h"
 
@@ -13,17 +14,6 @@ namespace {
 namespace json = boost::json;
 
 constexpr std::string_view kType = "Microsoft.RecoveryServices/vaults/";
-
-// Absent facts are left out.
-void put_time(json::object& into, std::string_view key, std::int64_t unix_time_s) {
-  if (unix_time_s != 0) into[key] = iso_time(unix_time_s);
-}
-void put_text(json::object& into, std::string_view key, std::string_view text) {
-  if (!text.empty()) into[key] = text;
-}
-void put_positive(json::object& into, std::string_view key, double value) {
-  if (value > 0) into[key] = value;
-}
 
 std::string container_id(std::string_view base) {
   return std::string(base) + "/replicationFabrics/" + std::string(kFabric) + "/replicationProtectionContainers/" +

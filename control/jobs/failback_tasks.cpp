@@ -37,14 +37,14 @@ Result<void> mark(JobContext& c, std::int64_t DowntimeMoments::*moment) {
 // The replication job gives its staged disks back before a failover begins; its base is then what the target holds.
 Result<bool> replication_has_ended(JobContext& c) {
   if (c.item.replication_job.empty()) return true;
-  BH_TRY(Job replication, c.world.records.job(c.item.replication_job));
+  BH_TRY(Job replication, c.services.records.job(c.item.replication_job));
   return has_ended(replication.state);
 }
 
 Result<void> adopt_replication_base(JobContext& c) {
   // Only the last replication job of this item can have a base that still holds; it is found by the item's own jobs.
   if (c.job.direction != Direction::primary_to_recovery || c.job.round.number != 0) return {};
-  BH_TRY(auto jobs, c.world.records.jobs());
+  BH_TRY(auto jobs, c.services.records.jobs());
   const Job* last = nullptr;
   for (const auto& job : jobs)
     if (job.kind == JobKind::replication && job.item == c.job.item &&
@@ -95,7 +95,7 @@ Clock::Duration retry_pause(const JobContext& c, std::uint32_t failures) {
 boost::json::object untouched_roots(JobContext& c) {
   boost::json::object roots;
   for (const auto& disk : c.job.source.disks) {
-    const auto found = c.world.data_plane.query_disk(c.target_disk(disk.name));
+    const auto found = c.services.data_plane.query_disk(c.target_disk(disk.name));
     if (!found || found->root_digest.empty()) return {};
     roots[disk.name] = found->root_digest;
   }
@@ -108,15 +108,15 @@ Result<Step> prepare_failover(JobContext& c) {
   BH_TRY(bool ended, replication_has_ended(c));
   if (!ended) return Step::after(c.pace.poll);
   BH_RETURN_IF_ERROR(adopt_replication_base(c));
-  PreflightReport report = run_preflight(c.world, c.item, c.job.source, c.job.target, c.job.request);
+  PreflightReport report = run_preflight(c.services, c.item, c.job.source, c.job.target, c.job.request);
   if (const Check* failed = first_failed(report)) {
     // An agent that is away for a moment was there when the verb was accepted: worth another try.
     const bool passes = failed->code == make_error(ControlErrc::host_unreachable).symbol();
     return make_error(passes ? ControlErrc::host_unreachable : ControlErrc::precondition_failed,
                       fmt::format("{}: {} ({})", failed->name, failed->cause, failed->fix));
   }
-  BH_RETURN_IF_ERROR(meet_epochs(c));
-  Estimate sampled = sample_estimate(c.world, c.item, c.job.source, c.job.target);
+  BH_RETURN_IF_ERROR(raise_epoch(c));
+  Estimate sampled = sample_estimate(c.services, c.item, c.job.source, c.job.target);
   BH_RETURN_IF_ERROR(c.update([&](Job& job, Item& item) {
     if (job.request.data_sync == DataSync::for_synchronization)
       sampled.downtime_s = projected_downtime(item, sampled.full_bytes).sum();
@@ -135,7 +135,7 @@ Result<Step> prepare_failover(JobContext& c) {
 Result<Step> replicate(JobContext& c) { return step_of_round(c, {DataSync::for_down_time, false, false}); }
 
 Result<Step> wait_for_complete(JobContext& c) {
-  const auto now = c.world.clock.now();
+  const auto now = c.services.clock.now();
   if (c.job.round.open) {
     if (now < c.live.retry_round_at) return Step::after(c.live.retry_round_at - now);
     auto finished = run_round(c, {DataSync::for_down_time, false, false});
@@ -242,7 +242,7 @@ Result<Step> last_round(JobContext& c, DataSync sync) {
 }
 
 // What was measured, and what the next projection learns from it.
-Result<Step> settle_downtime(JobContext& c) {
+Result<Step> record_downtime(JobContext& c) {
   BH_RETURN_IF_ERROR(c.update([](Job& job, Item& item) {
     const auto parts = downtime_parts(job.moments);
     job.downtime_s = parts.sum();
@@ -253,14 +253,14 @@ Result<Step> settle_downtime(JobContext& c) {
 
 Result<Step> without_first_write(JobContext& c, std::string why) {
   BH_RETURN_IF_ERROR(c.update([&](Job& job, Item&) { job.moments.no_first_write = std::move(why); }));
-  return settle_downtime(c);
+  return record_downtime(c);
 }
 
 // Measures, and so never fails the job: the VM is started.
 Result<Step> wait_for_first_write(JobContext& c) {
   if (c.item.boot.wait_s == 0) return without_first_write(c, "boot.wait_s is 0");
   BH_TRY(VmDriver * driver, c.driver(c.job.target));
-  const auto asked = c.world.clock.now();
+  const auto asked = c.services.clock.now();
   const auto write = driver->first_write(c.target_vm(), kFirstWriteCall);
   const auto answered = c.now_unix_ms();
   if (write && write->kind == FirstWrite::seen) {
@@ -269,13 +269,13 @@ Result<Step> wait_for_first_write(JobContext& c) {
       job.moments.first_write_unix_ms = std::max(answered - age, job.moments.started_unix_ms);
       job.moments.unsure_ms = write->unsure_ms;
     }));
-    return settle_downtime(c);
+    return record_downtime(c);
   }
   if (write && write->kind == FirstWrite::cannot_tell)
     return without_first_write(c, "the driver cannot tell when the guest writes");
   if (!write && write.error().retry() != Retry::later) return without_first_write(c, write.error().to_string());
   if (answered - c.job.moments.started_unix_ms < std::int64_t{c.item.boot.wait_s} * 1000)
-    return Step::after(c.pace.poll - std::min<Clock::Duration>(c.pace.poll, c.world.clock.now() - asked));
+    return Step::after(c.pace.poll - std::min<Clock::Duration>(c.pace.poll, c.services.clock.now() - asked));
   return without_first_write(
       c, write ? fmt::format("the guest wrote nothing within {} s", c.item.boot.wait_s) : write.error().to_string());
 }

@@ -11,15 +11,15 @@ VmRef vm_ref(const Item& item, const Location& location) {
 }
 
 Result<void> JobContext::refresh() {
-  BH_TRY(job, world.records.job(id_));
+  BH_TRY(job, services.records.job(id_));
   if (!job.item.empty()) {
-    BH_TRY(item, world.records.item(job.item));
+    BH_TRY(item, services.records.item(job.item));
   }
   return {};
 }
 
 Result<void> JobContext::update_with(const std::function<Result<void>(Transaction&, Job&, Item*)>& change) {
-  auto accepted = world.records.transact([&](Transaction& transaction) -> Result<void> {
+  auto accepted = services.records.transact([&](Transaction& transaction) -> Result<void> {
     BH_TRY(Job * stored, transaction.job(id_));
     Item* stored_item = nullptr;
     if (!stored->item.empty()) {
@@ -28,16 +28,16 @@ Result<void> JobContext::update_with(const std::function<Result<void>(Transactio
     return change(transaction, *stored, stored_item);
   });
   BH_RETURN_IF_ERROR(std::move(accepted));
-  BH_TRY(job, world.records.job(id_));
+  BH_TRY(job, services.records.job(id_));
   if (!job.item.empty()) {
-    auto found = world.records.item(job.item);  // gone when its removal was asked for
+    auto found = services.records.item(job.item);  // gone when its removal was asked for
     if (found) item = std::move(*found);
   }
   return {};
 }
 
 Result<void> JobContext::update(const Change& change, Durability durability) {
-  auto changed = world.records.transact(
+  auto changed = services.records.transact(
       [&](Transaction& transaction) -> Result<void> {
         BH_TRY(Job * stored, transaction.job(id_));
         Item none;
@@ -60,7 +60,7 @@ const ActionRecord* JobContext::find_action(std::string_view key) const {
 }
 
 Result<boost::json::value> JobContext::once(const std::string& key, const Action& action, const Change& intend,
-                                            const std::function<void(Job&, Item&, const boost::json::value&)>& settle) {
+                                            const std::function<void(Job&, Item&, const boost::json::value&)>& accept) {
   if (const auto* record = find_action(key); record != nullptr && record->done) return record->outcome;
 
   const std::string object = "job/" + id_;
@@ -83,7 +83,7 @@ Result<boost::json::value> JobContext::once(const std::string& key, const Action
   BH_RETURN_IF_ERROR(update([&](Job& stored, Item& stored_item) {
     for (auto& record : stored.actions)
       if (record.key == key) record = {key, true, *outcome, now_unix_s()};
-    if (settle) settle(stored, stored_item, *outcome);
+    if (accept) accept(stored, stored_item, *outcome);
   }));
   return outcome;
 }
@@ -95,14 +95,14 @@ DiskRef JobContext::target_disk(const std::string& name) const {
 }
 
 Result<std::string> JobContext::new_job_id() {
-  BH_TRY(auto number, world.records.store().next_number("job"));
+  BH_TRY(auto number, services.records.store().next_number("job"));
   return std::to_string(number);
 }
 
 Result<void> stop_transfers(JobContext& context) {
   for (auto transfer = context.live.transfers.begin(); transfer != context.live.transfers.end();) {
-    BH_RETURN_IF_ERROR(context.world.data_plane.cancel_round(transfer->second.handle));
-    context.world.data_plane.forget_round(transfer->second.handle);
+    BH_RETURN_IF_ERROR(context.services.data_plane.cancel_round(transfer->second.handle));
+    context.services.data_plane.forget_round(transfer->second.handle);
     transfer = context.live.transfers.erase(transfer);
   }
   return {};

@@ -1,5 +1,5 @@
 // What a task's code sees of its job. The job and its item are copies of what the store holds; they change only through
-// update() and once(), so that the store is always ahead of the world. One thread at a time.
+// update() and once(), so that the store is always ahead of what was done. One thread at a time.
 #pragma once
 
 #include <boost/json/value.hpp>
@@ -19,7 +19,7 @@ namespace backhaul {
 // Runs an operator's command for a plan's action: JSON on stdin, success by exit status.
 using ActionCommand = std::function<Result<void>(const PlanAction& action, const boost::json::object& about)>;
 
-struct World {
+struct JobServices {
   Records& records;
   DataPlane& data_plane;
   VmDriverSource& drivers;
@@ -67,10 +67,10 @@ struct Step {
 
 class JobContext {
  public:
-  JobContext(World& in_world, const Pace& in_pace, LiveJob& in_live, std::string id)
-      : world(in_world), pace(in_pace), live(in_live), id_(std::move(id)) {}
+  JobContext(JobServices& in_services, const Pace& in_pace, LiveJob& in_live, std::string id)
+      : services(in_services), pace(in_pace), live(in_live), id_(std::move(id)) {}
 
-  World& world;
+  JobServices& services;
   const Pace& pace;
   LiveJob& live;
   Job job;
@@ -82,19 +82,19 @@ class JobContext {
   Result<void> update_with(const std::function<Result<void>(Transaction&, Job&, Item*)>& change);
 
   // An outside action with its two records. The intent (with `intend`) is durable before `action` runs, the outcome
-  // (with `settle`) before once() returns. Done already: the recorded outcome, nothing runs. A cancel that is due comes
+  // (with `accept`) before once() returns. Done already: the recorded outcome, nothing runs. A cancel that is due comes
   // first: BaseErrc::cancelled.
   using Action = std::function<Result<boost::json::value>()>;
   Result<boost::json::value> once(const std::string& key, const Action& action, const Change& intend = {},
-                                  const std::function<void(Job&, Item&, const boost::json::value&)>& settle = {});
+                                  const std::function<void(Job&, Item&, const boost::json::value&)>& accept = {});
   const ActionRecord* find_action(std::string_view key) const;
 
-  Result<VmDriver*> driver(const Location& location) { return world.drivers.driver_for(location); }
+  Result<VmDriver*> driver(const Location& location) { return services.drivers.driver_for(location); }
   VmRef source_vm() const { return vm_ref(item, job.source); }
   VmRef target_vm() const { return vm_ref(item, job.target); }
   DiskRef target_disk(const std::string& name) const;
-  std::int64_t now_unix_s() const { return world.clock.unix_time_s(); }
-  std::int64_t now_unix_ms() const { return world.clock.unix_time_ms(); }
+  std::int64_t now_unix_s() const { return services.clock.unix_time_s(); }
+  std::int64_t now_unix_ms() const { return services.clock.unix_time_ms(); }
   Result<std::string> new_job_id();
 
  private:

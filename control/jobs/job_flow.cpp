@@ -14,7 +14,7 @@ void end_job(Job& job, JobState state, std::int64_t now_unix_s) {
 }
 
 // The item of a planned failover that succeeded runs at the target now.
-void settle_failover(const Job& job, Item& item, std::int64_t now_unix_s, std::chrono::seconds minute) {
+void end_failover(const Job& job, Item& item, std::int64_t now_unix_s, std::chrono::seconds minute) {
   Location& here = job.direction == Direction::recovery_to_primary ? item.primary : item.recovery;
   here = job.target;
   here.vm_exists = true;
@@ -24,7 +24,7 @@ void settle_failover(const Job& job, Item& item, std::int64_t now_unix_s, std::c
     item.commit_deadline_unix_s = now_unix_s + minute.count() * std::int64_t{item.commit_policy.minutes};
 }
 
-void settle_commit(const Job& job, Item& item) {
+void end_commit(const Job& job, Item& item) {
   item.commit_deadline_unix_s = 0;
   if (job.direction == Direction::recovery_to_primary) {
     item.recovery.vm_exists = false;
@@ -41,8 +41,8 @@ void settle_commit(const Job& job, Item& item) {
 }
 
 // Where cancel and undo lead back to.
-void settle_back(Transaction& transaction, const Job& job, Item& item, std::int64_t now_unix_s,
-                 const std::string& spare_id) {
+void end_back(Transaction& transaction, const Job& job, Item& item, std::int64_t now_unix_s,
+              const std::string& spare_id) {
   item.commit_deadline_unix_s = 0;
   item.forget_start();
   if (job.kind == JobKind::cancel_failover && job.target_started)
@@ -51,19 +51,19 @@ void settle_back(Transaction& transaction, const Job& job, Item& item, std::int6
   if (item.resting_state == ItemState::protected_) add_replication_job(transaction, item, spare_id, now_unix_s);
 }
 
-void settle_item(Transaction& transaction, const Job& job, Item& item, std::int64_t now_unix_s,
-                 const std::string& spare_id, std::chrono::seconds minute) {
+void end_item(Transaction& transaction, const Job& job, Item& item, std::int64_t now_unix_s,
+              const std::string& spare_id, std::chrono::seconds minute) {
   if (job.kind == JobKind::replication) {
     item.replication_job.clear();
     if (item.remove_requested) transaction.remove_item(item.id);
     return;
   }
   item.current_job.clear();
-  if (job.rolling_back) return settle_back(transaction, job, item, now_unix_s, spare_id);
+  if (job.rolling_back) return end_back(transaction, job, item, now_unix_s, spare_id);
   switch (job.kind) {
-    case JobKind::planned_failover: return settle_failover(job, item, now_unix_s, minute);
-    case JobKind::commit: return settle_commit(job, item);
-    case JobKind::cancel_failover: return settle_back(transaction, job, item, now_unix_s, spare_id);
+    case JobKind::planned_failover: return end_failover(job, item, now_unix_s, minute);
+    case JobKind::commit: return end_commit(job, item);
+    case JobKind::cancel_failover: return end_back(transaction, job, item, now_unix_s, spare_id);
     case JobKind::reprotect:
       item.protected_until_unix_s = job.round.point_unix_s;
       set_state(item, ItemState::protected_);
@@ -122,7 +122,7 @@ void complete_task(Transaction& transaction, Job& job, Item* item, std::int64_t 
     return enter_task(job, now_unix_s);
   }
   end_job(job, job.rolling_back ? JobState::cancelled : JobState::succeeded, now_unix_s);
-  if (item != nullptr) settle_item(transaction, job, *item, now_unix_s, spare_id, minute);
+  if (item != nullptr) end_item(transaction, job, *item, now_unix_s, spare_id, minute);
 }
 
 void begin_rollback(Transaction& transaction, Job& job, Item* item, std::int64_t now_unix_s,
@@ -138,7 +138,7 @@ void begin_rollback(Transaction& transaction, Job& job, Item* item, std::int64_t
   const auto rollback = rollback_tasks(job.kind);
   if (rollback.empty()) {
     end_job(job, JobState::cancelled, now_unix_s);
-    if (item != nullptr) settle_item(transaction, job, *item, now_unix_s, spare_id, std::chrono::seconds(60));
+    if (item != nullptr) end_item(transaction, job, *item, now_unix_s, spare_id, std::chrono::seconds(60));
     return;
   }
   job.current_task = static_cast<std::uint32_t>(job.tasks.size());

@@ -30,7 +30,7 @@ Result<std::vector<Child>> children_of(JobContext& c, const std::vector<std::str
   children.reserve(items.size());
   for (const auto& item : items) children.push_back({item, {}});
   for (const auto& id : c.job.children) {
-    BH_TRY(Job child, c.world.records.job(id));
+    BH_TRY(Job child, c.services.records.job(id));
     const auto slot =
         std::find_if(children.begin(), children.end(), [&](const Child& known) { return known.item == child.item; });
     if (slot != children.end()) slot->job = std::move(child);
@@ -75,7 +75,7 @@ Result<void> start_children(JobContext& c, const std::vector<std::string>& items
   for (const auto& child : children) {
     if (child.job && child.job->state != JobState::cancelled) continue;
     BH_TRY(std::string id, c.new_job_id());
-    auto started = c.world.records.transact([&](Transaction& transaction) -> Result<void> {
+    auto started = c.services.records.transact([&](Transaction& transaction) -> Result<void> {
       BH_TRY(Job * plan_job, transaction.job(c.job.id));
       if (cancel_is_due(*plan_job)) return make_error(BaseErrc::cancelled, "plan");
       BH_TRY(bool added,
@@ -105,7 +105,7 @@ Result<void> open_gates(JobContext& c, const std::vector<Child>& children, bool 
       job->waiting_for.clear();
       return {};
     };
-    BH_RETURN_IF_ERROR(c.world.records.transact(open));
+    BH_RETURN_IF_ERROR(c.services.records.transact(open));
   }
   return {};
 }
@@ -138,7 +138,7 @@ Result<Step> run_action(JobContext& c, const PlanGroup& group, const char* when,
     boost::json::array items(group.items.begin(), group.items.end());
     boost::json::object about{{"plan", c.job.plan},    {"group", group.name}, {"when", when},
                               {"action", action.name}, {"job", c.job.id},     {"items", std::move(items)}};
-    auto done = c.world.run_action(action, about);
+    auto done = c.services.run_action(action, about);
     if (!done) return std::move(done).error().with_context("action " + action.name);
     return boost::json::value(nullptr);
   };
@@ -161,7 +161,7 @@ constexpr Phase kBoot{true, "before-boot", "after-boot", &PlanGroup::before_boot
 // job.group counts groups in this phase's order; job.step counts the group's actions before, its items, its actions
 // after.
 Result<Step> run_groups(JobContext& c, const Phase& phase) {
-  BH_TRY(RecoveryPlan plan, c.world.records.plan(c.job.plan));
+  BH_TRY(RecoveryPlan plan, c.services.records.plan(c.job.plan));
   if (c.job.group >= plan.groups.size()) return Step::finished();
   const bool reversed = !phase.boot && !plan.shutdown_in_boot_order;
   const PlanGroup& group = plan.groups[reversed ? plan.groups.size() - 1 - c.job.group : c.job.group];
@@ -192,7 +192,7 @@ Result<Step> run_groups(JobContext& c, const Phase& phase) {
 }  // namespace
 
 Result<Step> plan_replicate(JobContext& c) {
-  BH_TRY(RecoveryPlan plan, c.world.records.plan(c.job.plan));
+  BH_TRY(RecoveryPlan plan, c.services.records.plan(c.job.plan));
   const auto items = plan_items_of(plan);
   const StartChild start_child = [&](Transaction& transaction, const std::string& item,
                                      const Start& start) -> Result<bool> {
@@ -216,7 +216,7 @@ Result<Step> plan_wait(JobContext& c) {
   double projected = 0;
   std::uint64_t next = 0;
   for (const auto& id : c.job.children) {
-    BH_TRY(Job child, c.world.records.job(id));
+    BH_TRY(Job child, c.services.records.job(id));
     projected = std::max(projected, child.projected_downtime_s);
     next += child.next_delta_bytes;
   }
@@ -240,15 +240,15 @@ Result<Step> plan_shutdown(JobContext& c) { return run_groups(c, kShutdown); }
 Result<Step> plan_boot(JobContext& c) { return run_groups(c, kBoot); }
 
 Result<Step> plan_items(JobContext& c) {
-  BH_TRY(RecoveryPlan plan, c.world.records.plan(c.job.plan));
+  BH_TRY(RecoveryPlan plan, c.services.records.plan(c.job.plan));
   const bool commit = c.job.kind == JobKind::plan_commit;
   std::vector<std::string> items;
   for (const auto& id : plan_items_of(plan)) {
     // What is done already is left alone: only what failed is tried again.
-    BH_TRY(Item item, c.world.records.item(id));
-    const bool settled = item.state == (commit ? ItemState::planned_failover_committed : ItemState::protected_) ||
-                         (commit && item.state == ItemState::failover_committed);
-    if (!settled) items.push_back(id);
+    BH_TRY(Item item, c.services.records.item(id));
+    const bool done = item.state == (commit ? ItemState::planned_failover_committed : ItemState::protected_) ||
+                      (commit && item.state == ItemState::failover_committed);
+    if (!done) items.push_back(id);
   }
   const StartChild start_child = [&](Transaction& transaction, const std::string& item,
                                      const Start& start) -> Result<bool> {
@@ -265,7 +265,7 @@ Result<Step> plan_items(JobContext& c) {
 Result<bool> cancel_plan_items(JobContext& c) {
   bool resting = true;
   for (const auto& id : c.job.children) {
-    BH_TRY(Job child, c.world.records.job(id));
+    BH_TRY(Job child, c.services.records.job(id));
     if (child.state == JobState::succeeded || child.state == JobState::cancelled) continue;
     if (child.state == JobState::failed) {
       // Failed before its target ran: brought back by an Undo of its own, once.
@@ -278,7 +278,7 @@ Result<bool> cancel_plan_items(JobContext& c) {
         if (!started) return started.error();
         return {};
       };
-      BH_RETURN_IF_ERROR(c.world.records.transact(bring_back));
+      BH_RETURN_IF_ERROR(c.services.records.transact(bring_back));
       continue;
     }
     resting = false;
@@ -287,7 +287,7 @@ Result<bool> cancel_plan_items(JobContext& c) {
       if (!is_allowed(JobVerb::cancel, *job)) return {};  // its target is being started: it stays
       return request_cancel(transaction, id);
     };
-    BH_RETURN_IF_ERROR(c.world.records.transact(cancel));
+    BH_RETURN_IF_ERROR(c.services.records.transact(cancel));
   }
   return resting;
 }

@@ -136,12 +136,12 @@ std::vector<Check> check_vm(const Item&, const Location& target, const VmFacts& 
   return checks.take();
 }
 
-PreflightReport run_preflight(World& world, const Item& item, const Location& source, const Location& target,
+PreflightReport run_preflight(JobServices& services, const Item& item, const Location& source, const Location& target,
                               const PlannedFailoverRequest& request) {
   PreflightReport report;
   Checks own;
   VmFacts source_facts;
-  auto source_driver = world.drivers.driver_for(source);
+  auto source_driver = services.drivers.driver_for(source);
   auto facts =
       source_driver ? (*source_driver)->describe(vm_ref(item, source)) : Result<VmFacts>(source_driver.error());
   if (!facts)
@@ -154,25 +154,25 @@ PreflightReport run_preflight(World& world, const Item& item, const Location& so
 
   // For the way to the recovery site the agent is the source's; it has to be there as well.
   const std::string& host = target.host.empty() ? source.host : target.host;
-  auto host_report = world.data_plane.host_report(host);
+  auto host_report = services.data_plane.host_report(host);
   if (!host_report)
     own.failed("host-agent", host_report.error());
   else
     own.ok("host-agent");
-  auto target_host = target.host == host ? host_report : world.data_plane.host_report(target.host);
+  auto target_host = target.host == host ? host_report : services.data_plane.host_report(target.host);
   report.checks = own.take();
   auto append = [&](std::vector<Check> more) { report.checks.insert(report.checks.end(), more.begin(), more.end()); };
 
   if (host_report && target_host) {
     std::vector<TargetDisk> disks;
     for (const auto& place : target.disks) {
-      auto found = world.data_plane.query_disk({target.host, place.path});
+      auto found = services.data_plane.query_disk({target.host, place.path});
       if (!found) own.failed("disk:" + place.name, found.error());
       disks.push_back(found ? *found : TargetDisk{});
     }
     append(own.take());
-    append(check_host(item, source, target, *target_host, disks, source_facts, world.clock.unix_time_s()));
-    auto driver = world.drivers.driver_for(target);
+    append(check_host(item, source, target, *target_host, disks, source_facts, services.clock.unix_time_s()));
+    auto driver = services.drivers.driver_for(target);
     auto target_facts = driver ? (*driver)->describe(vm_ref(item, target)) : Result<VmFacts>(driver.error());
     if (!target_facts) {
       own.failed("target-vm", target_facts.error());
@@ -196,14 +196,14 @@ const Check* first_failed(const PreflightReport& report) {
   return found == report.checks.end() ? nullptr : &*found;
 }
 
-Estimate sample_estimate(World& world, const Item& item, const Location& source, const Location& target) {
+Estimate sample_estimate(JobServices& services, const Item& item, const Location& source, const Location& target) {
   std::vector<ChangeSample> samples;
   std::string reason;
   for (const auto& place : source.disks) {
     auto paired = std::find_if(target.disks.begin(), target.disks.end(),
                                [&](const auto& disk) { return disk.name == place.name; });
     if (paired == target.disks.end()) continue;
-    auto sample = world.data_plane.sample({source.host, place.path}, {target.host, paired->path});
+    auto sample = services.data_plane.sample({source.host, place.path}, {target.host, paired->path});
     if (sample)
       samples.push_back(*sample);
     else

@@ -19,11 +19,11 @@ std::vector<Check> check_host(const Item& item, const Location& source, const Lo
 std::vector<Check> check_vm(const Item& item, const Location& target, const VmFacts& target_facts,
                             const PlannedFailoverRequest& request);
 
-PreflightReport run_preflight(World& world, const Item& item, const Location& source, const Location& target,
+PreflightReport run_preflight(JobServices& services, const Item& item, const Location& source, const Location& target,
                               const PlannedFailoverRequest& request);
 const Check* first_failed(const PreflightReport& report);
 
 // Reads a sample of both sides; never an error, the reason says what is missing.
-Estimate sample_estimate(World& world, const Item& item, const Location& source, const Location& target);
+Estimate sample_estimate(JobServices& services, const Item& item, const Location& source, const Location& target);
 
 }  // namespace backhaul

@@ -52,7 +52,7 @@ Result<boost::json::value> take_snapshot(JobContext& c) {
   return boost::json::value{{"token", snapshot.token}, {"disks", std::move(disks)}};
 }
 
-void settle_snapshot(Job& job, const boost::json::value& outcome, std::int64_t now_unix_s) {
+void accept_snapshot(Job& job, const boost::json::value& outcome, std::int64_t now_unix_s) {
   const auto& object = outcome.as_object();
   job.round.token = std::string(object.at("token").as_string());
   job.round.point_unix_s = now_unix_s;
@@ -65,7 +65,7 @@ void settle_snapshot(Job& job, const boost::json::value& outcome, std::int64_t n
 
 Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::size_t index) {
   const std::string name = c.job.round.disks[index].disk;
-  if (c.job.round.failures > 0) BH_RETURN_IF_ERROR(meet_epochs(c));
+  if (c.job.round.failures > 0) BH_RETURN_IF_ERROR(raise_epoch(c));
   bool cancelled = false;
   BH_RETURN_IF_ERROR(c.update([&](Job& job, Item& item) {
     cancelled = cancel_is_due(job);
@@ -103,12 +103,12 @@ Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::siz
       request.verify = "full";
     }
   }
-  BH_TRY(auto handle, c.world.data_plane.start_round(request));
+  BH_TRY(auto handle, c.services.data_plane.start_round(request));
   c.live.transfers[name] = {handle, {}};
   return {};
 }
 
-Result<void> settle_transfer(JobContext& c, std::size_t index, const RoundResult& result) {
+Result<void> accept_transfer(JobContext& c, std::size_t index, const RoundResult& result) {
   const bool hinted = !c.job.round.base_token.empty();
   return c.update([&](Job& job, Item& item) {
     DiskRound& disk = job.round.disks[index];
@@ -139,7 +139,7 @@ Result<bool> poll_transfers(JobContext& c) {
   for (std::size_t i = 0; i < c.job.round.disks.size(); ++i) {
     auto found = c.live.transfers.find(c.job.round.disks[i].disk);
     if (found == c.live.transfers.end()) continue;
-    auto progress = c.world.data_plane.poll_round(found->second.handle);
+    auto progress = c.services.data_plane.poll_round(found->second.handle);
     if (progress && progress->phase == RoundPhase::running) {
       running = true;
       sum.bytes_total += progress->bytes_total;
@@ -147,10 +147,10 @@ Result<bool> poll_transfers(JobContext& c) {
       sum.bytes_per_s += progress->bytes_per_s;
       continue;
     }
-    c.world.data_plane.forget_round(found->second.handle);
+    c.services.data_plane.forget_round(found->second.handle);
     c.live.transfers.erase(found);
     if (progress && progress->phase == RoundPhase::succeeded) {
-      BH_RETURN_IF_ERROR(settle_transfer(c, i, progress->result));
+      BH_RETURN_IF_ERROR(accept_transfer(c, i, progress->result));
     } else if (!failed) {
       failed =
           !progress
@@ -202,10 +202,10 @@ Result<void> close_round(JobContext& c) {
 
 }  // namespace
 
-Result<void> meet_epochs(JobContext& c) {
+Result<void> raise_epoch(JobContext& c) {
   std::uint64_t highest = 0;
   for (const auto& disk : c.job.target.disks) {
-    BH_TRY(const auto found, c.world.data_plane.query_disk(c.target_disk(disk.name)));
+    BH_TRY(const auto found, c.services.data_plane.query_disk(c.target_disk(disk.name)));
     highest = std::max(highest, found.epoch);
   }
   if (highest <= c.item.epoch) return {};
@@ -216,7 +216,7 @@ Result<void> swap_disks(JobContext& c) {
   const auto disks = c.job.source.disks;  // a copy: once() reads the job anew
   for (const auto& disk : disks) {
     const auto swap = [&]() -> Result<boost::json::value> {
-      BH_RETURN_IF_ERROR(c.world.data_plane.swap_disk(c.target_disk(disk.name), c.item.epoch));
+      BH_RETURN_IF_ERROR(c.services.data_plane.swap_disk(c.target_disk(disk.name), c.item.epoch));
       return boost::json::value(nullptr);
     };
     BH_RETURN_IF_ERROR(c.once("swap/" + disk.name, swap, [](Job&, Item& item) { ++item.epoch; }));
@@ -228,7 +228,7 @@ Result<void> release_old_disks(JobContext& c) {
   const auto disks = c.job.source.disks;  // a copy: once() reads the job anew
   for (const auto& disk : disks) {
     const auto release = [&]() -> Result<boost::json::value> {
-      BH_RETURN_IF_ERROR(c.world.data_plane.release_old(c.target_disk(disk.name), c.item.epoch));
+      BH_RETURN_IF_ERROR(c.services.data_plane.release_old(c.target_disk(disk.name), c.item.epoch));
       return boost::json::value(nullptr);
     };
     BH_RETURN_IF_ERROR(c.once("release-old/" + disk.name, release, [](Job&, Item& item) { ++item.epoch; }));
@@ -240,7 +240,7 @@ Result<bool> run_round(JobContext& c, const RoundOptions& options) {
   if (!c.job.round.open) BH_RETURN_IF_ERROR(open_round(c, options));
   BH_RETURN_IF_ERROR(c.once(
       round_key("snapshot", c.job), [&] { return take_snapshot(c); }, {},
-      [&](Job& job, Item&, const boost::json::value& outcome) { settle_snapshot(job, outcome, c.now_unix_s()); }));
+      [&](Job& job, Item&, const boost::json::value& outcome) { accept_snapshot(job, outcome, c.now_unix_s()); }));
   for (std::size_t i = 0; i < c.job.round.disks.size(); ++i)
     if (!c.job.round.disks[i].done && !c.live.transfers.contains(c.job.round.disks[i].disk))
       BH_RETURN_IF_ERROR(start_transfer(c, options, i));

@@ -25,7 +25,7 @@ Result<void> abandon_round(JobContext& context);
 
 // The item's epoch becomes at least the highest that a target disk has on record: somebody may have sent to it by hand.
 // Only where a job begins, where it is restarted, and on its way back: elsewhere a foreign epoch must fence the job.
-Result<void> meet_epochs(JobContext& context);
+Result<void> raise_epoch(JobContext& context);
 
 // The disks of the target swapped in; actions swap/DISK.
 Result<void> swap_disks(JobContext& context);

@@ -19,13 +19,13 @@ thread_local const std::string* t_stepping = nullptr;
 
 }  // namespace
 
-Runner::Runner(World world, const Pace& pace) : world_(std::move(world)), pace_(pace) {}
+Runner::Runner(JobServices services, const Pace& pace) : services_(std::move(services)), pace_(pace) {}
 Runner::~Runner() { stop(); }
 
 Result<void> Runner::load() {
-  BH_TRY(auto jobs, world_.records.jobs());
+  BH_TRY(auto jobs, services_.records.jobs());
   for (const auto& job : jobs) job_written(job);
-  BH_TRY(auto items, world_.records.items());
+  BH_TRY(auto items, services_.records.items());
   for (const auto& item : items) item_written(item);
   return {};
 }
@@ -89,11 +89,12 @@ Clock::Duration Runner::run_ready() {
     lock.lock();
     std::string id;
     const auto due = next_due_locked(id);
-    if (due == kNever || due > world_.clock.now()) {
+    if (due == kNever || due > services_.clock.now()) {
       Clock::Duration next = due;
       for (const auto& [item, deadline] : deadlines_)
-        next = std::min<Clock::Duration>(next, world_.clock.now() + std::chrono::seconds(std::max<std::int64_t>(
-                                                                        deadline - world_.clock.unix_time_s(), 0)));
+        next = std::min<Clock::Duration>(
+            next, services_.clock.now() +
+                      std::chrono::seconds(std::max<std::int64_t>(deadline - services_.clock.unix_time_s(), 0)));
       return next;
     }
     run_one(id, lock);
@@ -138,7 +139,7 @@ void Runner::work() {
     if (stopping_) break;
     std::string id;
     const auto due = next_due_locked(id);
-    const auto now = world_.clock.now();
+    const auto now = services_.clock.now();
     if (due != kNever && due <= now) {
       run_one(std::string(id), lock);
       continue;
@@ -159,29 +160,29 @@ void Runner::stop() {
   std::lock_guard lock(mutex_);
   for (auto& [id, entry] : entries_)
     for (auto& [disk, transfer] : entry.live->transfers) {
-      if (auto stopped = world_.data_plane.cancel_round(transfer.handle); !stopped)
+      if (auto stopped = services_.data_plane.cancel_round(transfer.handle); !stopped)
         spdlog::warn("job {}: transfer of {} was not stopped: {}", id, disk, stopped.error().to_string());
-      world_.data_plane.forget_round(transfer.handle);
+      services_.data_plane.forget_round(transfer.handle);
     }
   for (auto& [id, entry] : entries_) entry.live->transfers.clear();
 }
 
 bool Runner::hold_lease(const std::string& id, LiveJob& live) {
-  const auto now = world_.clock.unix_time_s();
+  const auto now = services_.clock.unix_time_s();
   if (live.lease_until_unix_s - now > kLease_s / 2) return true;
-  auto lease = world_.records.store().acquire_lease("job/" + id, world_.owner, kLease_s, now);
+  auto lease = services_.records.store().acquire_lease("job/" + id, services_.owner, kLease_s, now);
   if (!lease) return false;
   live.lease_until_unix_s = lease->expires_unix_s;
   return true;
 }
 
 Clock::Duration Runner::step(const std::string& id, LiveJob& live) {
-  const auto now = world_.clock.now();
+  const auto now = services_.clock.now();
   if (!hold_lease(id, live)) return now + std::chrono::seconds(kLease_s);  // another appliance runs it
-  JobContext context(world_, pace_, live, id);
+  JobContext context(services_, pace_, live, id);
   auto result = step_job(context);
   if (result) {
-    if (*result == kNever) (void)world_.records.store().release_lease("job/" + id, world_.owner);
+    if (*result == kNever) (void)services_.records.store().release_lease("job/" + id, services_.owner);
     return *result;
   }
   if (result.error() == make_error_code(ControlErrc::not_found)) return kNever;  // removed
@@ -200,46 +201,47 @@ Result<Clock::Duration> Runner::step_job(JobContext& c) {
     BH_RETURN_IF_ERROR(c.update([&](Job& job, Item&) {
       if (job.state == JobState::not_started && !job.cancel_requested) enter_task(job, c.now_unix_s());
     }));
-  if (c.job.state == JobState::not_started && !c.job.cancel_requested) return c.world.clock.now();
+  if (c.job.state == JobState::not_started && !c.job.cancel_requested) return c.services.clock.now();
   if (cancel_is_due(c.job)) {
     if (auto stopped = stop_transfers(c); !stopped) return after_error(c, stopped.error());
     if (is_plan_job(c.job.kind)) {
       auto resting = cancel_plan_items(c);
       if (!resting) return resting.error();
-      if (!*resting) return c.world.clock.now() + pace_.look;
+      if (!*resting) return c.services.clock.now() + pace_.look;
     }
     BH_TRY(std::string spare_id, c.new_job_id());
     BH_RETURN_IF_ERROR(c.update_with([&](Transaction& transaction, Job& job, Item* item) -> Result<void> {
       if (!job.rolling_back) begin_rollback(transaction, job, item, c.now_unix_s(), spare_id);
       return {};
     }));
-    return has_ended(c.job.state) ? kNever : c.world.clock.now();
+    return has_ended(c.job.state) ? kNever : c.services.clock.now();
   }
   if (c.live.task != c.job.current_task || c.live.task_started.count() == 0) {
     c.live.task = c.job.current_task;
     c.live.attempts = 0;
-    c.live.task_started = c.world.clock.now();
+    c.live.task_started = c.services.clock.now();
     std::lock_guard lock(c.live.mutex);
     c.live.progress = {};
   }
   auto result = run_task(c);
-  if (!c.live.transfers.empty() && world_.progressed && c.world.clock.now() >= c.live.last_told + pace_.tell_progress) {
-    c.live.last_told = c.world.clock.now();
-    world_.progressed(c.job);
+  if (!c.live.transfers.empty() && services_.progressed &&
+      c.services.clock.now() >= c.live.last_told + pace_.tell_progress) {
+    c.live.last_told = c.services.clock.now();
+    services_.progressed(c.job);
   }
   if (!result) return after_error(c, result.error());
   switch (result->kind) {
-    case Step::done: BH_RETURN_IF_ERROR(advance(c)); return has_ended(c.job.state) ? kNever : c.world.clock.now();
-    case Step::again: return c.world.clock.now();
+    case Step::done: BH_RETURN_IF_ERROR(advance(c)); return has_ended(c.job.state) ? kNever : c.services.clock.now();
+    case Step::again: return c.services.clock.now();
     case Step::wait:
-      return c.world.clock.now() + std::max<Clock::Duration>(result->pause, std::chrono::milliseconds(1));
+      return c.services.clock.now() + std::max<Clock::Duration>(result->pause, std::chrono::milliseconds(1));
   }
-  return c.world.clock.now();
+  return c.services.clock.now();
 }
 
 Result<void> Runner::advance(JobContext& c) {
   BH_TRY(std::string spare_id, c.new_job_id());
-  const double seconds = std::chrono::duration<double>(c.world.clock.now() - c.live.task_started).count();
+  const double seconds = std::chrono::duration<double>(c.services.clock.now() - c.live.task_started).count();
   const auto ended = c.job.current_task;
   return c.update_with([&](Transaction& transaction, Job& job, Item* item) -> Result<void> {
     // A cancel that came first wins: the next step rolls back. This is where StartTarget is entered or not.
@@ -251,7 +253,7 @@ Result<void> Runner::advance(JobContext& c) {
 }
 
 Result<Clock::Duration> Runner::after_error(JobContext& c, const Error& error) {
-  const auto now = c.world.clock.now();
+  const auto now = c.services.clock.now();
   if (error == make_error_code(BaseErrc::cancelled)) return now;  // the next step sees the cancel
   const bool stores =
       error == make_error_code(ControlErrc::store_failed) || error == make_error_code(ControlErrc::store_damaged);
@@ -279,7 +281,7 @@ void Runner::run_deadlines() {
   {
     std::lock_guard lock(mutex_);
     if (deadlines_running_) return;
-    const auto now = world_.clock.unix_time_s();
+    const auto now = services_.clock.unix_time_s();
     for (const auto& [item, deadline] : deadlines_)
       if (deadline <= now) due.push_back(item);
     if (due.empty()) return;
@@ -292,7 +294,7 @@ void Runner::run_deadlines() {
 }
 
 void Runner::apply_commit_policy(const std::string& id) {
-  auto item = world_.records.item(id);
+  auto item = services_.records.item(id);
   if (!item || item->state != ItemState::planned_failover_commit_pending || item->commit_deadline_unix_s == 0) return;
   const CommitPolicy policy = item->commit_policy;
   bool commit = policy.mode == CommitMode::commit_after;
@@ -301,29 +303,29 @@ void Runner::apply_commit_policy(const std::string& id) {
     why = "undo-after, no health check";
     if (policy.health_check) {
       const Location& target = item->at(item->direction, false);
-      auto driver = world_.drivers.driver_for(target);
+      auto driver = services_.drivers.driver_for(target);
       auto health = driver ? (*driver)->health(vm_ref(*item, target)) : Result<Health>(driver.error());
       commit = health && health->healthy;
       why = health ? (commit ? "healthy: " : "not healthy: ") + health->detail
                    : "no answer: " + health.error().to_string();
     }
   }
-  auto number = world_.records.store().next_number("job");
+  auto number = services_.records.store().next_number("job");
   const auto apply = [&](Transaction& transaction) -> Result<void> {
     BH_TRY(const Item* stored, transaction.item(id));
     if (stored->state != ItemState::planned_failover_commit_pending || stored->commit_deadline_unix_s == 0) return {};
-    const Start start{std::to_string(*number), "policy", world_.clock.unix_time_s(), {}, {}};
+    const Start start{std::to_string(*number), "policy", services_.clock.unix_time_s(), {}, {}};
     auto started = commit ? start_commit(transaction, id, false, start) : start_cancel(transaction, id, start);
     if (!started) return started.error();
     return {};
   };
-  auto done = number ? world_.records.transact(apply) : Result<void>(number.error());
-  (void)world_.records.store().append_audit({0, world_.clock.unix_time_s(), "policy",
-                                             commit ? "failoverCommit" : "failoverCancel", "item/" + id,
-                                             done ? "accepted" : "failed", done ? why : done.error().to_string()});
+  auto done = number ? services_.records.transact(apply) : Result<void>(number.error());
+  (void)services_.records.store().append_audit({0, services_.clock.unix_time_s(), "policy",
+                                                commit ? "failoverCommit" : "failoverCancel", "item/" + id,
+                                                done ? "accepted" : "failed", done ? why : done.error().to_string()});
   if (!done) {
     std::lock_guard lock(mutex_);
-    deadlines_[id] = world_.clock.unix_time_s() + 10;
+    deadlines_[id] = services_.clock.unix_time_s() + 10;
   }
 }
 

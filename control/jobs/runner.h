@@ -16,7 +16,7 @@ namespace backhaul {
 
 class Runner {
  public:
-  Runner(World world, const Pace& pace = {});
+  Runner(JobServices services, const Pace& pace = {});
   ~Runner();
 
   // Takes up every unfinished job of the store, and every running commit deadline.
@@ -56,7 +56,7 @@ class Runner {
   void run_deadlines();
   void apply_commit_policy(const std::string& item);
 
-  World world_;
+  JobServices services_;
   const Pace pace_;
   mutable std::mutex mutex_;  // of what follows
   std::condition_variable changed_;

@@ -30,7 +30,7 @@ Service::State::State(Store& in_store, DataPlane& data_plane, VmDriverSource& dr
                 events.add({0, "progress", job.id, std::string(to_string(job.state)), now()});
               }},
              pace),
-      world{records, data_plane, drivers, in_clock, in_random, std::move(run_action), std::move(owner), {}} {
+      services{records, data_plane, drivers, in_clock, in_random, std::move(run_action), std::move(owner), {}} {
   records.set_observer({[this](const Item& item) {
                           runner.item_written(item);
                           events.add({0, "item", item.id, std::string(to_string(item.state)), now()});
@@ -218,10 +218,10 @@ Result<PreflightReport> Service::preflight(const Actor& actor, std::string_view 
   Item assumed = item;  // what would be checked if it were allowed
   if (!is_allowed(ItemVerb::planned_failover, item.state)) assumed.state = ItemState::failover_committed;
   BH_TRY(FailoverPath path, failover_path(assumed, request));
-  PreflightReport report = run_preflight(s.world, item, path.source, path.target, request);
+  PreflightReport report = run_preflight(s.services, item, path.source, path.target, request);
   report.checks.insert(report.checks.begin(), early.checks.begin(), early.checks.end());
   report.passed = first_failed(report) == nullptr;
-  report.estimate = sample_estimate(s.world, item, path.source, path.target);
+  report.estimate = sample_estimate(s.services, item, path.source, path.target);
   return report;
 }
 
@@ -235,7 +235,7 @@ Result<std::string> Service::planned_failover(const Actor& actor, std::string_vi
     BH_RETURN_IF_ERROR(s.require_role(actor, required_role(ItemVerb::planned_failover)));
     BH_TRY(Item item, s.records.item(id));
     BH_TRY(FailoverPath path, failover_path(item, request));
-    PreflightReport report = run_preflight(s.world, item, path.source, path.target, request);
+    PreflightReport report = run_preflight(s.services, item, path.source, path.target, request);
     if (const Check* failed = first_failed(report))
       return make_error(ControlErrc::precondition_failed,
                         fmt::format("{}: {}: {}. {}", failed->name, failed->code, failed->cause, failed->fix));

@@ -136,7 +136,7 @@ Result<std::string> Service::plan_planned_failover(const Actor& actor, std::stri
         return make_error(ControlErrc::forbidden_in_phase,
                           fmt::format("item {} goes {}, others do not", item.id, to_string(path.direction)));
       complete.direction = path.direction;
-      PreflightReport report = run_preflight(s.world, item, path.source, path.target, request);
+      PreflightReport report = run_preflight(s.services, item, path.source, path.target, request);
       if (const Check* failed = first_failed(report))
         return make_error(
             ControlErrc::precondition_failed,

@@ -30,7 +30,7 @@ struct Service::State {
   void audit(const Actor& actor, std::string_view action, std::string_view object, std::string_view outcome,
              std::string_view detail);
   void prune_jobs();
-  World world;
+  JobServices services;
 };
 
 }  // namespace backhaul

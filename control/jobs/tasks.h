@@ -17,7 +17,7 @@ Result<Step> swap_in(JobContext& context);
 Result<Step> start_target(JobContext& context);
 
 Result<Step> delete_source_vm(JobContext& context);
-Result<Step> settle_commit(JobContext& context);
+Result<Step> complete_commit(JobContext& context);
 Result<Step> stop_target(JobContext& context);
 Result<Step> give_back_disks(JobContext& context);
 Result<Step> start_source(JobContext& context);

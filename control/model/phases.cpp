@@ -150,7 +150,7 @@ constexpr TaskKind kDelta[] = {TK::prepare_failover, TK::replicate,  TK::wait_fo
                                TK::final_delta,      TK::swap_disks, TK::start_target};
 constexpr TaskKind kFull[] = {TK::prepare_failover, TK::shutdown_source, TK::full_download, TK::swap_disks,
                               TK::start_target};
-constexpr TaskKind kCommit[] = {TK::delete_source_vm, TK::settle_commit};
+constexpr TaskKind kCommit[] = {TK::delete_source_vm, TK::complete_commit};
 constexpr TaskKind kUndo[] = {TK::stop_target, TK::give_back_disks, TK::start_source};
 constexpr TaskKind kReprotect[] = {TK::prepare_reprotect, TK::initial_replication};
 constexpr TaskKind kReplication[] = {TK::cycle};

@@ -99,7 +99,7 @@ enum class TaskKind : std::uint8_t {
   swap_disks,        // the new disks get their names; the old ones are kept; then waits for its turn in a plan
   start_target,      // the point of no return for cancel
   delete_source_vm,  // commit
-  settle_commit,
+  complete_commit,
   stop_target,      // undo
   give_back_disks,  // undo and cancel
   start_source,     // undo and cancel

@@ -25,7 +25,7 @@ Result<void> create_whole_file(Storage& storage, std::string_view path, const st
   return {};
 }
 
-Result<void> settle_file(File& file) {
+Result<void> sync_and_drop_cache(File& file) {
   BH_RETURN_IF_ERROR(file.sync());
   file.drop_cache(0, file.size());
   return {};

@@ -18,6 +18,6 @@ Result<void> create_whole_file(Storage& storage, std::string_view path, const st
 
 // Makes what a killed process left in the page cache durable, and forgets what the cache holds, so that the reads after
 // this see what is on the device. (After a failed sync the two may differ.)
-Result<void> settle_file(File& file);
+Result<void> sync_and_drop_cache(File& file);
 
 }  // namespace backhaul

@@ -54,7 +54,9 @@ inline constexpr std::chrono::milliseconds kCheckpointDelay{500};
 inline constexpr std::uint64_t kMaxRunAheadExtents = 65536;
 
 inline constexpr std::chrono::seconds kConnectTimeout{15};
-inline constexpr std::chrono::seconds kAnswerTimeout{120};  // one answer on the control stream
+inline constexpr std::chrono::seconds kSendTimeout{30};             // one message on the control stream
+inline constexpr std::chrono::milliseconds kStopPollInterval{200};  // how often a wait looks whether it should stop
+inline constexpr std::chrono::seconds kAnswerTimeout{120};          // one answer on the control stream
 inline constexpr std::chrono::seconds kLaneIdleTimeout{180};
 inline constexpr std::chrono::seconds kPingInterval{5};
 

@@ -16,9 +16,6 @@
 namespace backhaul {
 namespace {
 
-constexpr std::chrono::milliseconds kTick{200};
-constexpr std::chrono::seconds kSendTimeout{30};
-
 // Retries of a connection that never worked: about a second.
 constexpr std::uint32_t kFirstAttempts = 3;
 
@@ -96,7 +93,8 @@ class Sender {
 
   void pause(Clock::Duration delay) {
     const auto until = clock_.now() + delay;
-    while (!stopped() && clock_.now() < until) clock_.sleep_for(std::min<Clock::Duration>(kTick, until - clock_.now()));
+    while (!stopped() && clock_.now() < until)
+      clock_.sleep_for(std::min<Clock::Duration>(kStopPollInterval, until - clock_.now()));
   }
 
   void report(std::string_view phase, std::uint64_t done, std::uint64_t total, std::string detail = {}) {
@@ -236,7 +234,7 @@ class Sender {
     {
       std::unique_lock lock(lanes.mutex);
       while (lanes.running > 0) {
-        lanes.changed.wait_for(lock, kTick);
+        lanes.changed.wait_for(lock, kStopPollInterval);
         if (stopped()) lanes.stop = true;
         lock.unlock();
         report("transfer", session_->counters().bytes_done, session_->bytes_total());

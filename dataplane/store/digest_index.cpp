@@ -15,7 +15,7 @@ namespace {
 
 using namespace journal_layout;
 
-constexpr ErrorInfo kErrors[] = {
+constexpr ErrorInfo kIndexErrors[] = {
     {"index.damaged", "the digest index is damaged", "Nothing: it is made anew, and the target disk is read once.",
      Retry::no},
     {"index.wrong_size", "the digest index describes a disk of another size",
@@ -253,7 +253,7 @@ class Index final : public DigestIndex {
 }  // namespace
 
 const ErrorCategory& index_category() noexcept {
-  static const TableCategory category("index", kErrors);
+  static const TableCategory category("index", kIndexErrors);
   return category;
 }
 
@@ -272,7 +272,7 @@ Result<std::unique_ptr<DigestIndex>> open_digest_index(Storage& storage, std::st
                                                        std::uint64_t disk_size) {
   BH_TRY(auto file, storage.open(path, OpenMode::write));
   if (file->size() < kHeaderSize) return make_error(IndexErrc::damaged, std::string(path) + " is too short");
-  BH_RETURN_IF_ERROR(settle_file(*file));
+  BH_RETURN_IF_ERROR(sync_and_drop_cache(*file));
   std::array<std::byte, kHeaderCrcBytes> header;
   BH_RETURN_IF_ERROR(file->read_at(0, header));
   if (load_le<std::uint64_t>(&header[0]) != kIndexMagic || load_le<std::uint32_t>(&header[8]) != kVersion ||

@@ -15,7 +15,7 @@ namespace {
 
 using namespace journal_layout;
 
-constexpr ErrorInfo kErrors[] = {
+constexpr ErrorInfo kJournalErrors[] = {
     {"journal.damaged", "the session journal holds no whole record",
      "The state of the transfer is lost: check the disk and its staged copy by hand, then remove the session's files.",
      Retry::no},
@@ -118,7 +118,7 @@ class Journal final : public SessionJournal {
 }  // namespace
 
 const ErrorCategory& journal_category() noexcept {
-  static const TableCategory category("journal", kErrors);
+  static const TableCategory category("journal", kJournalErrors);
   return category;
 }
 
@@ -167,7 +167,7 @@ Result<void> replace_session_journal(Storage& storage, std::string_view path, co
 
 Result<std::unique_ptr<SessionJournal>> open_session_journal(Storage& storage, std::string_view path) {
   BH_TRY(auto file, storage.open(path, OpenMode::write));
-  BH_RETURN_IF_ERROR(settle_file(*file));
+  BH_RETURN_IF_ERROR(sync_and_drop_cache(*file));
   constexpr std::uint64_t kRecordsPerRead = 512;  // 64 KiB
   std::vector<std::byte> piece(kRecordsPerRead * kSessionRecordSize);
   for (std::uint64_t end = file->size() / kSessionRecordSize; end > 0;) {

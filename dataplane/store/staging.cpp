@@ -205,7 +205,7 @@ Result<StagedDisk> resume(Storage& storage, Random& random, const DiskPaths& pat
   staged.resumed = true;
   BH_TRY(auto file, make_staging(record.staging, storage, paths)->reopen());
   // What the run before wrote and did not make durable reads as written, and would be recorded as durable.
-  BH_RETURN_IF_ERROR(settle_file(*file));
+  BH_RETURN_IF_ERROR(sync_and_drop_cache(*file));
   BH_TRY(staged.disk, open_disk(std::move(file), OpenMode::write, random));
   if (staged.disk->size() != record.disk_size)
     return make_error(EngineErrc::session_damaged, "the staged disk has " + std::to_string(staged.disk->size()) +
@@ -253,7 +253,7 @@ Result<DiskPaths> DiskPaths::of(std::string_view disk) {
 
 Result<StagedDisk> open_staged_disk(Storage& storage, Random& random, const DiskPaths& paths,
                                     const OpenRequest& request, std::uint64_t epoch) {
-  BH_TRY(auto standing, settle_disk(storage, paths));
+  BH_TRY(auto standing, recover_disk(storage, paths));
   if (standing.journal) {
     if (standing.journal->last().state == SessionState::kept)
       return make_error(EngineErrc::session_kept, "disk " + paths.disk);
@@ -262,7 +262,7 @@ Result<StagedDisk> open_staged_disk(Storage& storage, Random& random, const Disk
   auto staged = start(storage, random, paths, request, epoch);
   if (!staged) {
     // Nothing that matters was done: leave no trace of it, and keep the first error.
-    if (auto leftover = settle_disk(storage, paths); !leftover)
+    if (auto leftover = recover_disk(storage, paths); !leftover)
       return std::move(staged).error().with_context("and clearing up failed: " + leftover.error().to_string());
   }
   return staged;

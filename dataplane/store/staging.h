@@ -69,7 +69,7 @@ struct Standing {
   std::uint64_t epoch() const noexcept;     // the highest on record; 0: none
 };
 // Errors: EngineErrc::session_damaged; those of files.
-Result<Standing> settle_disk(Storage& storage, const DiskPaths& paths);
+Result<Standing> recover_disk(Storage& storage, const DiskPaths& paths);
 
 // Opens what an unfinished transfer left, or starts a new one, under a new epoch. Errors: EngineErrc::session_mismatch,
 // session_kept, target_*, no_base, format_mismatch, bad_disk_name; IoErrc::clone_unsupported when clone was asked for;

@@ -18,7 +18,7 @@ namespace {
 
 using namespace journal_layout;
 
-constexpr ErrorInfo kErrors[] = {
+constexpr ErrorInfo kUndoErrors[] = {
     {"undo.damaged", "the undo log is damaged, so the old disk cannot be given back whole",
      "Check the device that holds the store. Finish the transfer instead of cancelling it, or restore the disk from a "
      "backup.",
@@ -476,7 +476,7 @@ Result<void> restore_record(const UndoHeader& header, const UndoRecord& record, 
 }  // namespace
 
 const ErrorCategory& undo_category() noexcept {
-  static const TableCategory category("undo", kErrors);
+  static const TableCategory category("undo", kUndoErrors);
   return category;
 }
 
@@ -494,7 +494,7 @@ Result<void> create_undo_log(Storage& storage, std::string_view log_path, File& 
 
 Result<std::unique_ptr<File>> open_undo_file(Storage& storage, std::string_view log_path, std::unique_ptr<File> file) {
   BH_TRY(auto log, storage.open(log_path, OpenMode::write));
-  BH_RETURN_IF_ERROR(settle_file(*log));
+  BH_RETURN_IF_ERROR(sync_and_drop_cache(*log));
   BH_TRY(auto reader, UndoLogReader::open(*log));
   File& log_file = *log;
   auto undo = std::make_unique<UndoFile>(std::move(file), std::move(log), reader.header(), reader.end());

@@ -11,9 +11,7 @@
 namespace backhaul {
 namespace {
 
-constexpr std::chrono::milliseconds kTick{200};
 constexpr std::chrono::seconds kFirstMessage{30};
-constexpr std::chrono::seconds kSendTimeout{30};
 // A source that was killed is noticed at once on a live link; over a dead one TCP needs about 30 s, and the sender
 // tries again.
 constexpr std::chrono::seconds kOpenPatience{5};
@@ -101,7 +99,7 @@ Result<void> HostProtocol::serve_control(ControlChannel& channel, const boost::j
   while (true) {
     if (session->revoked()) return session->revoked_error();
     if (stop_.load()) return make_error(TransportErrc::lost, "the host agent is stopping");
-    auto message = channel.receive(kTick);
+    auto message = channel.receive(kStopPollInterval);
     if (!message) {
       if (message.error() == make_error_code(BaseErrc::timed_out)) continue;
       return std::move(message).error();

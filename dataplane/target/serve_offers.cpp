@@ -15,8 +15,6 @@
 namespace backhaul {
 namespace {
 
-constexpr std::chrono::milliseconds kTick{200};
-constexpr std::chrono::seconds kSendTimeout{30};
 // A stream that was served for so long was worth dialling.
 constexpr std::chrono::seconds kUsefulTime{1};
 
@@ -39,7 +37,7 @@ class Worker {
       (void)backoff.next(delay);
       const auto until = clock_.now() + delay;
       while (!stop_.load() && clock_.now() < until)
-        clock_.sleep_for(std::min<Clock::Duration>(kTick, until - clock_.now()));
+        clock_.sleep_for(std::min<Clock::Duration>(kStopPollInterval, until - clock_.now()));
     }
   }
 
@@ -56,7 +54,7 @@ class Worker {
         stream->close();
         return {};
       }
-      BH_TRY(const bool ready, wait_stream(*stream, false, kTick));
+      BH_TRY(const bool ready, wait_stream(*stream, false, kStopPollInterval));
       if (ready) break;
     }
     return HostProtocol(local_, stop_).serve(std::move(stream));

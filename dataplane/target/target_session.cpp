@@ -210,7 +210,7 @@ Result<std::shared_ptr<TargetSession>> TargetStore::open_locked(Slot& slot, cons
   std::shared_ptr<TargetSession> session;
   std::uint64_t epoch = 0;
   {
-    BH_TRY(const auto standing, settle_disk(storage_, paths));
+    BH_TRY(const auto standing, recover_disk(storage_, paths));
     if (has_finished(request, standing)) {
       opened = finished_answer(*standing.ended);
       return session;

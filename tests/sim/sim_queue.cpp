@@ -9,7 +9,7 @@
 #include <chrono>
 #include <cstring>
 
-#include "sim/sim_world.h"
+#include "sim/sim_state.h"
 
 namespace backhaul::sim {
 namespace {
@@ -19,15 +19,15 @@ constexpr Clock::Duration kHandlelessPause = std::chrono::microseconds(50);
 
 class SimQueue final : public IoQueue, public PendingWrites {
  public:
-  SimQueue(std::shared_ptr<World> world, unsigned depth)
-      : world_(std::move(world)), capacity_(depth), random_(start_seed()), generation_(world_->generation) {
-    world_->queues.insert(this);
+  SimQueue(std::shared_ptr<SimState> state, unsigned depth)
+      : state_(std::move(state)), capacity_(depth), random_(start_seed()), generation_(state_->generation) {
+    state_->queues.insert(this);
   }
   ~SimQueue() override {
     // As in the kernel: what was under way ends before the memory goes, what was not is dropped.
-    const std::lock_guard lock(world_->mutex);
+    const std::lock_guard lock(state_->mutex);
     begin_pending_writes(random_);
-    world_->queues.erase(this);
+    state_->queues.erase(this);
   }
 
   void register_memory(MutableBytes) override {}
@@ -59,12 +59,12 @@ class SimQueue final : public IoQueue, public PendingWrites {
     int error = 0;
   };
 
-  std::uint64_t start_seed() { return world_->options.seed * 1000003 + ++world_->queues_made; }
+  std::uint64_t start_seed() { return state_->options.seed * 1000003 + ++state_->queues_made; }
   void start(Request request, File& file);
   Completion execute(Request& request);
   void finish_some();
 
-  const std::shared_ptr<World> world_;
+  const std::shared_ptr<SimState> state_;
   const unsigned capacity_;
   SimRandom random_;
   const std::uint64_t generation_;
@@ -76,11 +76,11 @@ class SimQueue final : public IoQueue, public PendingWrites {
 void SimQueue::start(Request request, File& file) {
   assert(in_flight_ < capacity_);
   auto* native = dynamic_cast<SimFile*>(&file.native());
-  assert(native != nullptr && native->world() == world_ && "a simulated queue takes files of its own storage only");
-  const std::lock_guard lock(world_->mutex);
+  assert(native != nullptr && native->state() == state_ && "a simulated queue takes files of its own storage only");
+  const std::lock_guard lock(state_->mutex);
   request.file = native;
   request.node = native->node();
-  request.error = world_->enter(std::min(generation_, native->generation()));
+  request.error = state_->enter(std::min(generation_, native->generation()));
   const std::uint64_t size = request.node->live.size();
   if (request.kind == Kind::write && request.error == 0) {
     if (!native->writable()) request.error = EBADF;
@@ -98,15 +98,15 @@ Completion SimQueue::execute(Request& request) {
   if (request.kind == Kind::sync) {
     error = request.file->sync_now(error);
   } else if (error == 0 && request.kind == Kind::write && bytes != 0) {
-    error = world_->change(node, {Change::Kind::write, request.offset, bytes, {request.data, request.data + bytes}});
+    error = state_->change(node, {Change::Kind::write, request.offset, bytes, {request.data, request.data + bytes}});
   } else if (error == 0 && request.kind == Kind::read) {
     const std::uint64_t size = node.live.size();
     bytes = request.offset >= size ? 0 : std::min(bytes, size - request.offset);
-    error = world_->check_read(node, request.offset, bytes);
+    error = state_->check_read(node, request.offset, bytes);
     if (error == 0) {
       node.live.read(bytes == 0 ? 0 : request.offset, {request.data, bytes});
-      world_->counters.bytes_read += bytes;
-      ++world_->counters.reads;
+      state_->counters.bytes_read += bytes;
+      ++state_->counters.reads;
     }
   }
   return {request.tag, error, error == 0 ? static_cast<std::uint32_t>(bytes) : 0};
@@ -133,8 +133,8 @@ Result<std::span<const Completion>> SimQueue::wait(const PollRequest* poll, Cloc
   returned_.clear();
   const bool polling = poll != nullptr && (poll->readable || poll->writable);
   {
-    const std::lock_guard lock(world_->mutex);
-    if (world_->dead || generation_ != world_->generation)
+    const std::lock_guard lock(state_->mutex);
+    if (state_->dead || generation_ != state_->generation)
       return Error::from_errno(EIO, "wait for I/O, the simulated power is off");
     // Sometimes nothing has come yet: a look then finds nothing, and a stream that is ready comes first.
     const bool may_be_empty = timeout <= Clock::Duration::zero() || (polling && poll->handle < 0);
@@ -145,7 +145,7 @@ Result<std::span<const Completion>> SimQueue::wait(const PollRequest* poll, Cloc
     if (!pending_.empty()) return std::span<const Completion>();
   }
   if (timeout <= Clock::Duration::zero()) return std::span<const Completion>();
-  Clock& clock = world_->options.clock != nullptr ? *world_->options.clock : system_clock();
+  Clock& clock = state_->options.clock != nullptr ? *state_->options.clock : system_clock();
   if (polling && poll->handle >= 0) {
     pollfd one{static_cast<int>(poll->handle), 0, 0};
     if (poll->readable) one.events |= POLLIN;
@@ -161,9 +161,9 @@ Result<std::span<const Completion>> SimQueue::wait(const PollRequest* poll, Cloc
 
 }  // namespace
 
-std::unique_ptr<IoQueue> make_sim_queue(std::shared_ptr<World> world, unsigned depth) {
-  const std::lock_guard lock(world->mutex);
-  return std::make_unique<SimQueue>(world, depth);
+std::unique_ptr<IoQueue> make_sim_queue(std::shared_ptr<SimState> state, unsigned depth) {
+  const std::lock_guard lock(state->mutex);
+  return std::make_unique<SimQueue>(state, depth);
 }
 
 }  // namespace backhaul::sim

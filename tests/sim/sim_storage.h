@@ -35,7 +35,7 @@ struct SimCounters {
   std::uint64_t reads = 0, writes = 0, zeroings = 0, syncs = 0;
 };
 
-class World;
+class SimState;
 
 class SimStorage final : public Storage {
  public:
@@ -84,7 +84,7 @@ class SimStorage final : public Storage {
   Result<std::uint64_t> free_space_bytes() override;
 
  private:
-  std::shared_ptr<World> world_;
+  std::shared_ptr<SimState> state_;
 };
 
 }  // namespace backhaul::sim

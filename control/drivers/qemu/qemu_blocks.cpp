@@ -25,8 +25,6 @@ auto read(std::string_view command, Read function) -> Result<decltype(function()
   }
 }
 
-std::string text(const json::object& object, const char* key) { return std::string(object.at(key).as_string()); }
-
 bool flag(const json::object& object, const char* key) {
   const auto* value = object.if_contains(key);
   return value != nullptr && value->as_bool();
@@ -34,9 +32,9 @@ bool flag(const json::object& object, const char* key) {
 
 QemuNode node_from(const json::object& object) {
   QemuNode node;
-  node.name = text(object, "node-name");
-  node.driver = text(object, "drv");
-  node.file = text(object, "file");
+  node.name = text_at(object, "node-name");
+  node.driver = text_at(object, "drv");
+  node.file = text_at(object, "file");
   node.virtual_size = object.at("image").as_object().at("virtual-size").to_number<std::uint64_t>();
   if (const auto* bitmaps = object.if_contains("dirty-bitmaps"))
     for (const auto& value : bitmaps->as_array()) {
@@ -50,6 +48,10 @@ QemuNode node_from(const json::object& object) {
 }
 
 }  // namespace
+
+Error driver_failed(std::string cause) { return make_error(ControlErrc::driver_failed, std::move(cause)); }
+
+std::string text_at(const json::object& object, const char* key) { return std::string(object.at(key).as_string()); }
 
 std::string bitmap_name(std::string_view token) { return std::string(kPrefix) + std::string(token); }
 bool is_our_bitmap(std::string_view name) { return name.starts_with(kPrefix); }
@@ -94,7 +96,7 @@ Result<QemuView> look_at_qemu(QmpClient& qmp) {
            std::set<std::string, std::less<>> tops;
            for (const auto& value : devices.as_array())
              if (const auto* inserted = value.as_object().if_contains("inserted"))
-               tops.insert(text(inserted->as_object(), "node-name"));
+               tops.insert(text_at(inserted->as_object(), "node-name"));
            return tops;
          }));
   BH_TRY(view.jobs, query_jobs(qmp));
@@ -103,7 +105,7 @@ Result<QemuView> look_at_qemu(QmpClient& qmp) {
 
 Result<std::string> query_status(QmpClient& qmp) {
   BH_TRY(const auto answer, qmp.execute("query-status"));
-  return read("query-status", [&] { return text(answer.as_object(), "status"); });
+  return read("query-status", [&] { return text_at(answer.as_object(), "status"); });
 }
 
 Result<QemuWrites> query_writes(QmpClient& qmp) {
@@ -129,9 +131,10 @@ Result<std::vector<QemuJob>> query_jobs(QmpClient& qmp) {
     for (const auto& value : answer.as_array()) {
       const auto& job = value.as_object();
       const auto* error = job.if_contains("error");
-      jobs.push_back(
-          {text(job, "id"), text(job, "status"), error == nullptr ? std::string() : std::string(error->as_string()),
-           job.at("current-progress").to_number<std::uint64_t>(), job.at("total-progress").to_number<std::uint64_t>()});
+      jobs.push_back({text_at(job, "id"), text_at(job, "status"),
+                      error == nullptr ? std::string() : std::string(error->as_string()),
+                      job.at("current-progress").to_number<std::uint64_t>(),
+                      job.at("total-progress").to_number<std::uint64_t>()});
     }
     return jobs;
   });

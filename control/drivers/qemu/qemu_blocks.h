@@ -3,6 +3,7 @@
 #pragma once
 
 #include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
 #include <cstdint>
 #include <optional>
 #include <set>
@@ -13,6 +14,10 @@
 #include "control/drivers/qemu/qmp_client.h"
 
 namespace backhaul {
+
+Error driver_failed(std::string cause);  // ControlErrc::driver_failed
+// A text that is there, in an answer whose shape was checked.
+std::string text_at(const boost::json::object& object, const char* key);
 
 inline constexpr std::uint64_t kQemuGranularity = 32 * 1024;  // of our bitmaps: a block
 

@@ -21,14 +21,12 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-constexpr std::uint64_t kCloseEnough = 8 << 20;      // what may be left to copy when the guest is paused,
-constexpr std::chrono::seconds kConvergence{5};      // unless it writes so fast that this never comes
-constexpr std::chrono::milliseconds kLook{20};       // while data moves
-constexpr std::chrono::milliseconds kLookPaused{2};  // while the guest waits
-constexpr std::chrono::hours kOffline{4};            // of qemu-img
+constexpr std::uint64_t kCloseEnough = 8 << 20;       // what may be left to copy when the guest is paused,
+constexpr std::chrono::seconds kConvergence{5};       // unless it writes so fast that this never comes
+constexpr std::chrono::milliseconds kLookMoving{20};  // while data moves
+constexpr std::chrono::milliseconds kLookPaused{2};   // while the guest waits
+constexpr std::chrono::hours kOffline{4};             // of qemu-img
 constexpr std::string_view kOrphaned = ".orphaned";
-
-Error failed(std::string cause) { return make_error(ControlErrc::driver_failed, std::move(cause)); }
 
 // Somebody started this VM without the overlay: its writes and the disk's are two histories now. Nothing is deleted.
 Result<void> set_aside(QemuSession& s, HeldDisk& disk) {
@@ -59,7 +57,7 @@ class Commits {
 
   Result<void> run() {
     auto worked = work();
-    if (s_.qmp->broken()) return worked ? failed("the connection to QEMU broke") : std::move(worked).error();
+    if (s_.qmp->broken()) return worked ? driver_failed("the connection to QEMU broke") : std::move(worked).error();
     // Only when it is on record that the dropped overlays are of the past, the guest may go on.
     if (!dropped_.empty()) BH_RETURN_IF_ERROR(s_.save());
     BH_RETURN_IF_ERROR(resume());
@@ -77,7 +75,7 @@ class Commits {
     was_stuck_ = view.status == "io-error";
     for (auto& disk : disks())
       if (!disk.overlay_file.empty()) BH_RETURN_IF_ERROR(begin(view, disk));
-    BH_TRY(const auto jobs, wait_for_jobs(kLook, false));
+    BH_TRY(const auto jobs, wait_for_jobs(kLookMoving, false));
     return jobs.empty() ? Result<void>() : pivot(jobs);
   }
 
@@ -86,7 +84,7 @@ class Commits {
     if (view.job(disk.job) != nullptr) return {};
     const auto* base = view.disk(disk.path, disk.format);
     if (view.is_top(disk.overlay_node)) {
-      if (base == nullptr) return failed(fmt::format("disk {}: QEMU does not know {}", disk.name, disk.path));
+      if (base == nullptr) return driver_failed(fmt::format("disk {}: QEMU does not know {}", disk.name, disk.path));
       BH_RETURN_IF_ERROR(s_.qmp->execute(
           "block-commit",
           {{"job-id", disk.job}, {"device", disk.overlay_node}, {"base-node", base->name}, {"auto-dismiss", false}}));
@@ -95,7 +93,7 @@ class Commits {
     const bool known = view.node(disk.overlay_node) != nullptr ||
                        (base != nullptr && base->bitmap(s_.record.snapshot->token) != nullptr);
     if (known && base != nullptr && !view.is_top(base->name))
-      return failed(fmt::format("disk {}: something lies between the guest and {}", disk.name, disk.path));
+      return driver_failed(fmt::format("disk {}: something lies between the guest and {}", disk.name, disk.path));
     if (!known && s_.attached) return set_aside(s_, disk);
     return drop(view, disk);
   }
@@ -161,8 +159,8 @@ class Commits {
       if (!view.is_top(disk.overlay_node) && job.error.empty()) {
         BH_RETURN_IF_ERROR(drop(view, disk));
       } else if (!failure_) {
-        failure_ = failed(fmt::format("disk {}: the overlay could not be committed: {}", disk.name,
-                                      job.error.empty() ? "no reason given" : job.error));
+        failure_ = driver_failed(fmt::format("disk {}: the overlay could not be committed: {}", disk.name,
+                                             job.error.empty() ? "no reason given" : job.error));
       }
     }
     BH_RETURN_IF_ERROR(s_.qmp->execute("job-dismiss", {{"id", job.id}}));
@@ -192,10 +190,12 @@ Result<void> commit_offline(QemuSession& s, const HeldDisk& disk) {
   const auto& tool = s.options->image_tool;
   if (disk.format != "raw") {  // it opens a backing file read-only first, and then refuses a log that was left behind
     BH_TRY(const auto replayed, run_child({tool, "check", "-q", "-f", "vhdx", "-r", "all", disk.path}, "", kOffline));
-    if (replayed.exit_status != 0) return failed(fmt::format("{} check {}: {}", tool, disk.path, replayed.errors));
+    if (replayed.exit_status != 0)
+      return driver_failed(fmt::format("{} check {}: {}", tool, disk.path, replayed.errors));
   }
   BH_TRY(const auto outcome, run_child({tool, "commit", "-q", "-d", "-f", "qcow2", disk.overlay_file}, "", kOffline));
-  if (outcome.exit_status != 0) return failed(fmt::format("{} commit {}: {}", tool, disk.overlay_file, outcome.errors));
+  if (outcome.exit_status != 0)
+    return driver_failed(fmt::format("{} commit {}: {}", tool, disk.overlay_file, outcome.errors));
   UniqueFd fd(::open(disk.path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd || ::fsync(fd.get()) != 0) return Error::from_errno(errno, "sync " + disk.path);
   spdlog::info("VM {}: what {} held is in {}", s.vm, disk.overlay_file, disk.path);

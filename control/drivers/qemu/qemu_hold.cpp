@@ -19,8 +19,6 @@ namespace {
 
 namespace json = boost::json;
 
-Error failed(std::string cause) { return make_error(ControlErrc::driver_failed, std::move(cause)); }
-
 Result<void> check_id(const std::string& id) {
   const bool fine = !id.empty() && id.size() <= 200 && std::all_of(id.begin(), id.end(), [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
@@ -39,21 +37,22 @@ Result<void> check_space(const QemuSession& s) {
   std::error_code problem;
   std::filesystem::create_directories(s.files.directory, problem);
   const auto space = std::filesystem::space(s.files.directory, problem);
-  if (problem) return failed(fmt::format("{}: {}", s.files.directory.string(), problem.message()));
+  if (problem) return driver_failed(fmt::format("{}: {}", s.files.directory.string(), problem.message()));
   if (space.available >= s.options->reserve_bytes) return {};
-  return failed(fmt::format("{} has {} bytes free, a snapshot needs {}", s.files.directory.string(), space.available,
-                            s.options->reserve_bytes));
+  return driver_failed(fmt::format("{} has {} bytes free, a snapshot needs {}", s.files.directory.string(),
+                                   space.available, s.options->reserve_bytes));
 }
 
 // The disk's node, which guest devices write to directly: under somebody else's snapshot our bitmap would see nothing.
 Result<const QemuNode*> writable_node(const QemuView& view, const DiskPlace& disk) {
   const auto* node = view.disk(disk.path, disk.format);
   if (node == nullptr)
-    return failed(fmt::format("disk {}: QEMU has no {} image {} open; images of other formats are not supported",
-                              disk.name, disk.format, disk.path));
+    return driver_failed(fmt::format("disk {}: QEMU has no {} image {} open; images of other formats are not supported",
+                                     disk.name, disk.format, disk.path));
   if (!view.is_top(node->name))
-    return failed(fmt::format("disk {}: something lies between the guest and {} (a snapshot or a job of somebody else)",
-                              disk.name, disk.path));
+    return driver_failed(
+        fmt::format("disk {}: something lies between the guest and {} (a snapshot or a job of somebody else)",
+                    disk.name, disk.path));
   return node;
 }
 
@@ -72,7 +71,7 @@ Result<void> create_overlay(const QemuSession& s, const HeldDisk& disk) {
          run_child({s.options->image_tool, "create", "-q", "-f", "qcow2", "-u", "-b", disk.path, "-F",
                     disk.format == "raw" ? "raw" : "vhdx", disk.overlay_file, std::to_string(disk.size_bytes)},
                    "", std::chrono::seconds(s.options->timeout_s)));
-  if (made.exit_status != 0) return failed(fmt::format("{}: {}", s.options->image_tool, made.errors));
+  if (made.exit_status != 0) return driver_failed(fmt::format("{}: {}", s.options->image_tool, made.errors));
   UniqueFd fd(::open(disk.overlay_file.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd || ::fsync(fd.get()) != 0) return Error::from_errno(errno, "sync " + disk.overlay_file);
   return sync_directory(s.files.directory);
@@ -143,18 +142,18 @@ Result<void> take_in_qemu(QemuSession& s, HeldSnapshot& held) {
 Result<void> check_intact(QemuSession& s) {
   const auto& held = *s.record.snapshot;
   if (held.phase == HoldPhase::broken)
-    return failed(fmt::format("snapshot {} is broken: {}", held.id, held.why_broken));
-  if (held.phase == HoldPhase::releasing) return failed(fmt::format("snapshot {} is being released", held.id));
+    return driver_failed(fmt::format("snapshot {} is broken: {}", held.id, held.why_broken));
+  if (held.phase == HoldPhase::releasing) return driver_failed(fmt::format("snapshot {} is being released", held.id));
   if (!s.qmp) return {};  // overlays and disks lie there as they were
   BH_TRY(const auto view, look_at_qemu(*s.qmp));
   if (held.off && !is_off_status(view.status, s.record))
-    return failed(fmt::format("snapshot {} is broken: the VM was started", held.id));
+    return driver_failed(fmt::format("snapshot {} is broken: the VM was started", held.id));
   for (const auto& disk : held.disks) {
     const auto* node = view.disk(disk.path, disk.format);
     const bool tracked = held.token.empty() || (node != nullptr && node->bitmap(held.token) != nullptr);
     const bool covered = disk.overlay_node.empty() || view.is_top(disk.overlay_node);
     if (!tracked || !covered)
-      return failed(
+      return driver_failed(
           fmt::format("snapshot {} is broken: disk {} in QEMU is no longer below its overlay", held.id, disk.name));
   }
   return {};
@@ -231,7 +230,7 @@ Result<Snapshot> take_hold(QemuSession& s, const std::string& id) {
     spdlog::warn("VM {}: snapshot {} was never released; it is given up for {}", s.vm, s.record.snapshot->id, id);
     BH_RETURN_IF_ERROR(release_hold(s, std::string(s.record.snapshot->id), false));
   }
-  if (s.disks.empty()) return failed("the VM has no disks");
+  if (s.disks.empty()) return driver_failed("the VM has no disks");
   HeldSnapshot held;
   held.id = id;
   if (!s.qmp) {

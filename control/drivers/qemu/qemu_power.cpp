@@ -22,8 +22,6 @@ constexpr std::chrono::milliseconds kLook{100};
 constexpr std::chrono::milliseconds kLookForWrite{20};
 constexpr std::chrono::seconds kPressAgain{10};  // a guest that boots does not see the first press
 
-Error failed(std::string cause) { return make_error(ControlErrc::driver_failed, std::move(cause)); }
-
 bool same_disks(const std::vector<DiskPlace>& one, const std::vector<DiskPlace>& other) {
   return std::equal(one.begin(), one.end(), other.begin(), other.end(), [](const auto& a, const auto& b) {
     return a.name == b.name && a.path == b.path && a.format == b.format;
@@ -38,7 +36,7 @@ std::string add_start_bitmaps(QemuSession& s) {
     json::array actions;
     for (const auto& disk : s.disks) {
       const auto* node = view.disk(disk.path, disk.format);
-      if (node == nullptr) return failed("QEMU does not know " + disk.path);
+      if (node == nullptr) return driver_failed("QEMU does not know " + disk.path);
       actions.push_back(
           action("block-dirty-bitmap-add",
                  {{"node", node->name}, {"name", bitmap_name(token)}, {"granularity", kQemuGranularity}}));
@@ -81,7 +79,8 @@ Result<void> end_hold(QemuSession& s) {
 }
 
 Result<StartOutcome> start_attached(QemuSession& s) {
-  if (!s.qmp) return failed("this VM's QEMU is run by somebody else and is not there; start it by its own means");
+  if (!s.qmp)
+    return driver_failed("this VM's QEMU is run by somebody else and is not there; start it by its own means");
   BH_TRY(const auto status, query_status(*s.qmp));
   if (!is_off_status(status, s.record)) return running_outcome(s);
   BH_RETURN_IF_ERROR(end_hold(s));
@@ -132,8 +131,9 @@ ShutdownOutcome down_outcome(QemuSession& s, bool forced) {
 }  // namespace
 
 Result<void> create_qemu(QemuSession& s, const VmDescription& description) {
-  if (s.attached) return failed("this VM's QEMU is run by somebody else; a VM is created without the setting 'qmp'");
-  if (s.disks.empty()) return failed("the VM has no disks");
+  if (s.attached)
+    return driver_failed("this VM's QEMU is run by somebody else; a VM is created without the setting 'qmp'");
+  if (s.disks.empty()) return driver_failed("the VM has no disks");
   QemuDefinition wanted;
   wanted.vm = description;
   wanted.disks = s.disks;
@@ -145,7 +145,7 @@ Result<void> create_qemu(QemuSession& s, const VmDescription& description) {
   BH_TRY(const auto power, qemu_power(s));
   if (power != PowerState::absent && power != PowerState::off) {
     if (s.definition && same_disks(s.definition->disks, wanted.disks)) return {};
-    return failed("the VM runs with other disks; stop it first");
+    return driver_failed("the VM runs with other disks; stop it first");
   }
   if (has_overlays(s.record)) BH_RETURN_IF_ERROR(break_hold(s, "the VM was made anew"));
   if (s.qmp) BH_RETURN_IF_ERROR(quit_qemu(s));
@@ -174,7 +174,7 @@ Result<StartOutcome> start_qemu(QemuSession& s) {
   BH_RETURN_IF_ERROR(s.save());
   BH_RETURN_IF_ERROR(launch_qemu(*s.options, s.vm, s.files, *s.definition));
   BH_RETURN_IF_ERROR(connect_qemu(s));
-  if (!s.qmp) return failed("QEMU ended right after its start");
+  if (!s.qmp) return driver_failed("QEMU ended right after its start");
   return let_run(s);
 }
 
@@ -201,7 +201,7 @@ Result<FirstWrite> wait_for_first_write(QemuSession& s, std::chrono::millisecond
 Result<ShutdownOutcome> shut_down_qemu(QemuSession& s, const ShutdownRequest& request) {
   if (!s.qmp) {
     BH_TRY(const auto power, qemu_power(s));
-    if (power == PowerState::absent) return failed(fmt::format("there is no VM {}", s.vm));
+    if (power == PowerState::absent) return driver_failed(fmt::format("there is no VM {}", s.vm));
     return ShutdownOutcome{};
   }
   BH_TRY(const auto status, query_status(*s.qmp));
@@ -231,7 +231,7 @@ Result<void> remove_qemu(QemuSession& s, bool delete_disks) {
     BH_RETURN_IF_ERROR(break_hold(s, "the VM is taken away"));  // their writes stay
   std::error_code problem;
   std::filesystem::remove_all(s.files.directory, problem);
-  if (problem) return failed(fmt::format("{}: {}", s.files.directory.string(), problem.message()));
+  if (problem) return driver_failed(fmt::format("{}: {}", s.files.directory.string(), problem.message()));
   if (delete_disks)
     for (const auto& disk : disks) BH_RETURN_IF_ERROR(remove_durably(disk.path));
   return {};

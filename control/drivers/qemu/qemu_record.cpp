@@ -11,6 +11,7 @@
 #include <stdexcept>
 
 #include "base/unique_fd.h"
+#include "control/drivers/qemu/qemu_blocks.h"
 #include "control/drivers/vm_driver_json.h"
 #include "control/model/control_error.h"
 
@@ -42,22 +43,21 @@ json::object to_object(const HeldSnapshot& held) {
 }
 
 // Members of an object of ours; a missing or wrong one throws, and parse_file() turns that into an error.
-std::string text(const json::object& object, const char* key) { return std::string(object.at(key).as_string()); }
 
 HeldSnapshot held_from(const json::object& object) {
   HeldSnapshot held;
-  held.id = text(object, "id");
-  held.token = text(object, "token");
-  const auto phase = std::find(kPhases.begin(), kPhases.end(), text(object, "phase"));
+  held.id = text_at(object, "id");
+  held.token = text_at(object, "token");
+  const auto phase = std::find(kPhases.begin(), kPhases.end(), text_at(object, "phase"));
   if (phase == kPhases.end()) throw std::runtime_error("phase");
   held.phase = static_cast<HoldPhase>(phase - kPhases.begin());
   held.off = object.at("off").as_bool();
-  held.why_broken = text(object, "why_broken");
+  held.why_broken = text_at(object, "why_broken");
   for (const auto& value : object.at("disks").as_array()) {
     const auto& disk = value.as_object();
-    held.disks.push_back({text(disk, "name"), text(disk, "path"), text(disk, "format"),
-                          disk.at("size_bytes").to_number<std::uint64_t>(), text(disk, "overlay_file"),
-                          text(disk, "overlay_node"), text(disk, "job")});
+    held.disks.push_back({text_at(disk, "name"), text_at(disk, "path"), text_at(disk, "format"),
+                          disk.at("size_bytes").to_number<std::uint64_t>(), text_at(disk, "overlay_file"),
+                          text_at(disk, "overlay_node"), text_at(disk, "job")});
   }
   return held;
 }
@@ -66,8 +66,8 @@ QemuRecord record_from(const json::object& object) {
   QemuRecord record;
   if (const auto& held = object.at("snapshot"); !held.is_null()) record.snapshot = held_from(held.as_object());
   record.counter = object.at("counter").to_number<std::uint64_t>();
-  record.start_token = text(object, "start_token");
-  record.qmp = text(object, "qmp");
+  record.start_token = text_at(object, "start_token");
+  record.qmp = text_at(object, "qmp");
   if (const auto* writes = object.if_contains("start_writes")) record.start_writes = writes->to_number<std::uint64_t>();
   if (const auto* started = object.if_contains("started_unix_ms"))
     record.started_unix_ms = started->to_number<std::int64_t>();
@@ -84,12 +84,12 @@ QemuDefinition definition_from(const json::object& object) {
   definition.vm = std::move(*vm);
   for (const auto& value : object.at("disks").as_array()) {
     const auto& disk = value.as_object();
-    definition.disks.push_back({text(disk, "name"), text(disk, "path"), text(disk, "format"),
+    definition.disks.push_back({text_at(disk, "name"), text_at(disk, "path"), text_at(disk, "format"),
                                 disk.at("size_bytes").to_number<std::uint64_t>()});
   }
-  definition.machine = text(object, "machine");
-  definition.disk_bus = text(object, "disk_bus");
-  definition.nic_model = text(object, "nic_model");
+  definition.machine = text_at(object, "machine");
+  definition.disk_bus = text_at(object, "disk_bus");
+  definition.nic_model = text_at(object, "nic_model");
   return definition;
 }
 

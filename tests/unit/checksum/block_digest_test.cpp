@@ -15,7 +15,7 @@ namespace {
 
 using reference::random_bytes;
 using reference::text_bytes;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 // Every kernel that a lane may run on: each is a type with make(), and runs the same suite.
 struct OneBuffer {
@@ -33,7 +33,7 @@ struct MultiBufferOf {
 };
 
 template <class Kernel>
-class BlockHasherTest : public testing::Test {
+class BlockHasherTest : public ::testing::Test {
  protected:
   void SetUp() override {
     auto made = Kernel::make();
@@ -56,9 +56,9 @@ class BlockHasherTest : public testing::Test {
   std::unique_ptr<BlockHasher> hasher_;
 };
 
-using Kernels = testing::Types<OneBuffer, MultiBuffer, MultiBufferOf<MultiBufferWidth::avx512>,
-                               MultiBufferOf<MultiBufferWidth::avx2>, MultiBufferOf<MultiBufferWidth::sha_ni>,
-                               MultiBufferOf<MultiBufferWidth::sse>>;
+using Kernels = ::testing::Types<OneBuffer, MultiBuffer, MultiBufferOf<MultiBufferWidth::avx512>,
+                                 MultiBufferOf<MultiBufferWidth::avx2>, MultiBufferOf<MultiBufferWidth::sha_ni>,
+                                 MultiBufferOf<MultiBufferWidth::sse>>;
 TYPED_TEST_SUITE(BlockHasherTest, Kernels);
 
 // A batch of sixteen equal blocks fills every lane of every width.

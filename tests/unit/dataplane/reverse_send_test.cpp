@@ -18,7 +18,7 @@
 namespace backhaul {
 namespace {
 
-constexpr std::uint64_t kSize = 24 * kMiB + 512;
+constexpr std::uint64_t kContentSize = 24 * kMiB + 512;
 constexpr std::uint64_t kChange = 5 * kMiB;  // where the old disk differs
 const std::string kId = "job-7.os";
 
@@ -76,12 +76,12 @@ class BreakingStream final : public ByteStream {
   std::uint64_t left_;
 };
 
-class ReverseSend : public testing::Test {
+class ReverseSend : public ::testing::Test {
  protected:
   void SetUp() override {
     ASSERT_TRUE(pki_init(folder_.path() / "pki"));
     for (const auto* name : {"primary", "recovery"}) std::filesystem::create_directory(folder_.path() / name);
-    content_ = noise(1, kSize);
+    content_ = noise(1, kContentSize);
     write_file(source(), content_);
 
     primary_storage_ = open_linux_storage(folder_.path() / "primary").value();
@@ -165,7 +165,7 @@ TEST_F(ReverseSend, ADeltaAndAFullCopyArriveAtTheEndThatDialled) {
 
   const auto full = send_disk(request(SyncMode::full), dial(), parts());
   ASSERT_TRUE(full) << full.error().to_string();
-  EXPECT_EQ(full->payload_bytes, kSize);
+  EXPECT_EQ(full->payload_bytes, kContentSize);
   EXPECT_EQ(full->retries, 0U);
   EXPECT_TRUE(read_file(target()) == content_);
   for (const auto& entry : std::filesystem::directory_iterator(folder_.path() / "primary"))
@@ -198,7 +198,7 @@ TEST_F(ReverseSend, TheVerbsGoTheSameWay) {
   const auto status = query_target("disk", dial()).value();
   EXPECT_EQ(status.state, TargetState::plain);
   EXPECT_EQ(status.epoch, 600U);
-  EXPECT_EQ(status.size, kSize);
+  EXPECT_EQ(status.size, kContentSize);
   EXPECT_TRUE(read_file(target()) == content_);
 }
 
@@ -217,7 +217,7 @@ TEST_F(ReverseSend, ACutLinkIsTakenUpAgainOverNewStreams) {
   ASSERT_TRUE(sent) << sent.error().to_string();
   EXPECT_GE(sent->retries, 1U);
   EXPECT_GE(streams.load(), 6U);
-  EXPECT_LT(sent->payload_bytes, 2 * kSize);
+  EXPECT_LT(sent->payload_bytes, 2 * kContentSize);
   EXPECT_EQ(sent->root_digest_source, sent->root_digest_target);
   EXPECT_TRUE(read_file(target()) == content_);
 }

@@ -14,11 +14,11 @@
 namespace backhaul::sim {
 namespace {
 
-constexpr std::uint64_t kSize = 64 * 1024;
+constexpr std::uint64_t kFileSize = 64 * 1024;
 
 std::error_code os_error(int number) { return {number, std::generic_category()}; }
 
-std::unique_ptr<File> synced_file(SimStorage& storage, std::uint64_t size = kSize) {
+std::unique_ptr<File> synced_file(SimStorage& storage, std::uint64_t size = kFileSize) {
   auto file = std::move(*storage.create("disk"));
   EXPECT_TRUE(file->resize(size));
   EXPECT_TRUE(file->sync());
@@ -53,7 +53,7 @@ TEST(SimPowerLoss, TearsUnsyncedWritesAtSectors) {
     ASSERT_TRUE(file->write_at(32768, pattern(8192, 2)));
     storage.crash();
     const auto now = storage.content("disk");
-    ASSERT_EQ(now.size(), kSize);
+    ASSERT_EQ(now.size(), kFileSize);
     std::set<int> sectors;
     for (std::uint64_t at = 0; at < 8192; at += 512) {
       ASSERT_EQ(std::count(now.begin() + static_cast<long>(at), now.begin() + static_cast<long>(at + 512), now[at]),
@@ -78,13 +78,13 @@ TEST(SimPowerLoss, MayLoseAResizeAndAZeroing) {
     ASSERT_TRUE(file->write_at(0, pattern(512, 7)));
     ASSERT_TRUE(file->sync());
     ASSERT_TRUE(file->zero_at(0, 512));
-    ASSERT_TRUE(file->resize(kSize * 2));
+    ASSERT_TRUE(file->resize(kFileSize * 2));
     storage.crash();
     const auto now = storage.content("disk");
     sizes.insert(now.size());
     (now[0] == std::byte{7} ? not_zeroed : zeroed) = true;
   }
-  EXPECT_EQ(sizes, (std::set<std::uint64_t>{kSize, kSize * 2}));
+  EXPECT_EQ(sizes, (std::set<std::uint64_t>{kFileSize, kFileSize * 2}));
   EXPECT_TRUE(zeroed && not_zeroed);
 }
 

@@ -22,7 +22,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-std::error_code os_error(int number) { return {number, std::generic_category()}; }
+std::error_code errno_code(int number) { return {number, std::generic_category()}; }
 
 // Storage with a maker of queues; what it stands on lives as long.
 class Place {
@@ -58,10 +58,10 @@ class SimPlace final : public Place {
 
 std::unique_ptr<Place> make_place(const std::string& kind) {
   if (kind == "Sim") return std::make_unique<SimPlace>();
-  return std::make_unique<LinuxPlace>(kind == "Tmpfs" ? "/dev/shm" : testing::TempDir());
+  return std::make_unique<LinuxPlace>(kind == "Tmpfs" ? "/dev/shm" : ::testing::TempDir());
 }
 
-class StorageConformance : public testing::TestWithParam<const char*> {
+class StorageConformance : public ::testing::TestWithParam<const char*> {
  protected:
   Storage& storage() { return place_->storage(); }
   std::unique_ptr<IoQueue> queue(unsigned depth = 16) { return place_->queue(depth); }
@@ -96,7 +96,7 @@ class StorageConformance : public testing::TestWithParam<const char*> {
   std::unique_ptr<Place> place_ = make_place(GetParam());
 };
 
-INSTANTIATE_TEST_SUITE_P(All, StorageConformance, testing::Values("Disk", "Tmpfs", "Sim"),
+INSTANTIATE_TEST_SUITE_P(All, StorageConformance, ::testing::Values("Disk", "Tmpfs", "Sim"),
                          [](const auto& place) { return std::string(place.param); });
 
 void fill(MutableBytes bytes, std::uint64_t seed) {
@@ -141,12 +141,12 @@ TEST_P(StorageConformance, RefusesPathsThatAreNoPlainNames) {
 
 TEST_P(StorageConformance, CreatesOnceAndOpensWhatIsThere) {
   EXPECT_EQ(*storage().kind("disk"), Storage::Kind::none);
-  EXPECT_EQ(storage().open("disk", OpenMode::read).error().code(), os_error(ENOENT));
+  EXPECT_EQ(storage().open("disk", OpenMode::read).error().code(), errno_code(ENOENT));
   auto file = create("disk");
   EXPECT_EQ(file->size(), 0U);
   EXPECT_EQ(*storage().kind("disk"), Storage::Kind::file);
-  EXPECT_EQ(storage().create("disk").error().code(), os_error(EEXIST));
-  EXPECT_EQ(storage().create("missing/disk").error().code(), os_error(ENOENT));
+  EXPECT_EQ(storage().create("disk").error().code(), errno_code(EEXIST));
+  EXPECT_EQ(storage().create("missing/disk").error().code(), errno_code(ENOENT));
   auto opened = storage().open("disk", OpenMode::read);
   ASSERT_TRUE(opened);
   EXPECT_EQ((*opened)->name(), "disk");
@@ -162,10 +162,10 @@ TEST_P(StorageConformance, MakesListsAndRemovesDirectories) {
   create("a/b/z");
   create("a/b/y");
   EXPECT_EQ(*storage().list("a/b"), (std::vector<std::string>{"c", "y", "z"}));
-  EXPECT_EQ(storage().list("none").error().code(), os_error(ENOENT));
-  EXPECT_EQ(storage().make_directory("a/b/z/d").error().code(), os_error(ENOTDIR));
+  EXPECT_EQ(storage().list("none").error().code(), errno_code(ENOENT));
+  EXPECT_EQ(storage().make_directory("a/b/z/d").error().code(), errno_code(ENOTDIR));
 
-  EXPECT_EQ(storage().remove_directory("a/b").error().code(), os_error(ENOTEMPTY)) << "it has a subdirectory";
+  EXPECT_EQ(storage().remove_directory("a/b").error().code(), errno_code(ENOTEMPTY)) << "it has a subdirectory";
   EXPECT_EQ(*storage().list("a/b"), (std::vector<std::string>{"c", "y", "z"})) << "and nothing of it is gone";
   ASSERT_TRUE(storage().remove_directory("a/b/c"));
   ASSERT_TRUE(storage().remove_directory("a/b")) << "files go with it";
@@ -178,13 +178,13 @@ TEST_P(StorageConformance, RenamesWithAndWithoutReplacing) {
   ASSERT_TRUE(storage().make_directory("d"));
   fill_file("new", 1);
   fill_file("d/old", 2);
-  EXPECT_EQ(storage().rename("new", "d/old", false).error().code(), os_error(EEXIST));
+  EXPECT_EQ(storage().rename("new", "d/old", false).error().code(), errno_code(EEXIST));
   EXPECT_EQ(*storage().kind("new"), Storage::Kind::file);
   ASSERT_TRUE(storage().rename("new", "d/old", true));
   EXPECT_EQ(*storage().kind("new"), Storage::Kind::none);
   EXPECT_EQ(read_all(**storage().open("d/old", OpenMode::read)), std::vector<std::byte>(100, std::byte{1}));
   ASSERT_TRUE(storage().rename("d/old", "d/other", false));
-  EXPECT_EQ(storage().rename("none", "x", true).error().code(), os_error(ENOENT));
+  EXPECT_EQ(storage().rename("none", "x", true).error().code(), errno_code(ENOENT));
   ASSERT_TRUE(storage().remove("d/other"));
   ASSERT_TRUE(storage().remove("d/other")) << "again is no error";
   ASSERT_TRUE(storage().remove("no/directory")) << "nor with a directory that is not there";
@@ -200,7 +200,7 @@ TEST_P(StorageConformance, ClonesOrSaysThatItCannotAndLeavesNothing) {
     EXPECT_EQ(*storage().kind("to"), Storage::Kind::none);
   }
   fill_file("there", 4);
-  EXPECT_EQ(storage().clone("from", "there").error().code(), os_error(EEXIST));
+  EXPECT_EQ(storage().clone("from", "there").error().code(), errno_code(EEXIST));
   EXPECT_EQ(read_all(**storage().open("there", OpenMode::read)), std::vector<std::byte>(100, std::byte{4}));
 }
 
@@ -519,7 +519,7 @@ TEST_P(StorageConformance, ClosedPollHandleIsAnErrorAndTheQueueGoesOn) {
   pair.near.reset();
   char byte = 0;
   EXPECT_EQ(::read(pair.far.get(), &byte, 1), 0) << "the queue keeps no hold on the socket";
-  EXPECT_EQ(io->wait(&poll, seconds(5)).error().code(), os_error(EBADF));
+  EXPECT_EQ(io->wait(&poll, seconds(5)).error().code(), errno_code(EBADF));
   AlignedBuffer memory(8192);
   io->read(*file, 0, memory.span(), 1);
   EXPECT_EQ(finish(*io).at(1).bytes, 8192U);

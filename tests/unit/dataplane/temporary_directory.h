@@ -12,7 +12,7 @@ namespace backhaul {
 
 class TemporaryDirectory {
  public:
-  explicit TemporaryDirectory(const std::filesystem::path& parent = testing::TempDir()) {
+  explicit TemporaryDirectory(const std::filesystem::path& parent = ::testing::TempDir()) {
     std::string name = (parent / "backhaul_XXXXXX").string();
     const char* made = ::mkdtemp(name.data());
     EXPECT_NE(made, nullptr) << name;

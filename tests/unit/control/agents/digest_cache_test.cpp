@@ -14,7 +14,7 @@ std::shared_ptr<const DiskDigests> digests_of(std::size_t extents) {
   return digests;
 }
 
-struct Cache : testing::Test {
+struct Cache : ::testing::Test {
   DigestCache cache{10 * sizeof(Sha256)};
   SendRequest hinted() {
     SendRequest request;

@@ -3,7 +3,7 @@
 #include "control/agents/engine_data_plane.h"
 
 #include "control/model/control_error.h"
-#include "two_sites.h"
+#include "tests/unit/control/agents/two_sites.h"
 
 namespace backhaul::testing {
 namespace {

@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class Sources : public testing::Test {
+class Sources : public ::testing::Test {
  protected:
   Sources() {
     std::string name = (fs::temp_directory_path() / "bh-paths-XXXXXX").string();

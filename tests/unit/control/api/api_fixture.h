@@ -23,7 +23,7 @@ inline const std::string kItems = "/v1/replicationProtectedItems/";
 inline const std::string kJobs = "/v1/replicationJobs/";
 inline const std::string kPlans = "/v1/replicationRecoveryPlans/";
 
-class ApiFixture : public testing::Test {
+class ApiFixture : public ::testing::Test {
  protected:
   ApiFixture() : api(*bench.service, {"backhaul", "1.2.3", 2}, bench.world.clock, bench.world.random) {
     for (const auto& [name, role] :

@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class CommandDriver : public testing::Test {
+class CommandDriver : public ::testing::Test {
  protected:
   CommandDriver() {
     std::string name = (fs::temp_directory_path() / "bh-driver-XXXXXX").string();

@@ -95,7 +95,7 @@ class Loop final : public JsonDriver {
   VmDriver& driver_;
 };
 
-class JsonDriverLoop : public testing::Test {
+class JsonDriverLoop : public ::testing::Test {
  protected:
   JsonDriverLoop() {
     vm.vm = "web01";

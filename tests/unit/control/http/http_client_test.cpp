@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 using std::chrono::seconds;
 
 // Both ends over TLS on loopback: the API's listener, and a client that has only the CA.
-class HttpClientTest : public testing::Test {
+class HttpClientTest : public ::testing::Test {
  protected:
   void SetUp() override {
     std::string pattern = (fs::temp_directory_path() / "backhaul-http-XXXXXX").string();

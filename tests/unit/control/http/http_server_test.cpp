@@ -10,7 +10,7 @@ namespace {
 
 using test::ScriptStream;
 using test::TickingClock;
-using testing::Test;
+using ::testing::Test;
 
 // One connection, served to its end in this thread. The handler echoes what it got.
 class HttpServer : public Test {
@@ -163,7 +163,7 @@ TEST_F(HttpServer, ABodyOfExactlyTheLimitIsTaken) {
   EXPECT_EQ(requests_[0].body.size(), 100U);
 }
 
-class Smuggling : public HttpServer, public testing::WithParamInterface<const char*> {};
+class Smuggling : public HttpServer, public ::testing::WithParamInterface<const char*> {};
 TEST_P(Smuggling, IsRefused) {
   peer_->send("POST / HTTP/1.1\r\nHost: x\r\n" + std::string(GetParam()) +
               "\r\n0\r\n\r\nGET /hidden HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -171,14 +171,14 @@ TEST_P(Smuggling, IsRefused) {
 }
 INSTANTIATE_TEST_SUITE_P(
     Ways, Smuggling,
-    testing::Values("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-                    "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
-                    "Transfer-Encoding: gzip\r\nContent-Length: 5\r\n", "Content-Length: 5\r\nContent-Length: 6\r\n",
-                    "Content-Length: 5\r\nContent-Length: 5\r\n", "Content-Length: 5, 5\r\n", "Content-Length: +5\r\n",
-                    "Content-Length: -1\r\n", "Content-Length: 99999999999999999999\r\n",
-                    "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding: xchunked\r\n",
-                    "Transfer-Encoding: chunked, identity\r\n", "Transfer-Encoding : chunked\r\n", "Host: y\r\n",
-                    "Authorization: a\r\nAuthorization: b\r\n"));
+    ::testing::Values("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+                      "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+                      "Transfer-Encoding: gzip\r\nContent-Length: 5\r\n", "Content-Length: 5\r\nContent-Length: 6\r\n",
+                      "Content-Length: 5\r\nContent-Length: 5\r\n", "Content-Length: 5, 5\r\n",
+                      "Content-Length: +5\r\n", "Content-Length: -1\r\n", "Content-Length: 99999999999999999999\r\n",
+                      "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding: xchunked\r\n",
+                      "Transfer-Encoding: chunked, identity\r\n", "Transfer-Encoding : chunked\r\n", "Host: y\r\n",
+                      "Authorization: a\r\nAuthorization: b\r\n"));
 
 TEST_F(HttpServer, AHostIsNeeded) {
   peer_->send("GET / HTTP/1.1\r\n\r\n");

@@ -2,7 +2,7 @@
 // (done, outcome not recorded); the appliance starts again on the same store and the circle goes on to the same end.
 #include <gtest/gtest.h>
 
-#include "fake_world.h"
+#include "tests/unit/control/fake_world.h"
 
 namespace backhaul {
 namespace {
@@ -73,7 +73,7 @@ void run_circle(Bench& bench, DataSync sync) {
   EXPECT_EQ(bench.item("web").current_job, "");
 }
 
-class CrashEverywhere : public testing::TestWithParam<std::tuple<DataSync, bool>> {};
+class CrashEverywhere : public ::testing::TestWithParam<std::tuple<DataSync, bool>> {};
 
 TEST_P(CrashEverywhere, TheCircleEndsTheSame) {
   const auto [sync, after] = GetParam();
@@ -93,11 +93,11 @@ TEST_P(CrashEverywhere, TheCircleEndsTheSame) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, CrashEverywhere,
-                         testing::Combine(testing::Values(DataSync::for_down_time, DataSync::for_synchronization),
-                                          testing::Bool()));
+                         ::testing::Combine(::testing::Values(DataSync::for_down_time, DataSync::for_synchronization),
+                                            ::testing::Bool()));
 
 // The way back, with a crash at every action of it.
-class CrashOnTheWayBack : public testing::TestWithParam<std::tuple<TaskKind, bool>> {};
+class CrashOnTheWayBack : public ::testing::TestWithParam<std::tuple<TaskKind, bool>> {};
 
 TEST_P(CrashOnTheWayBack, CancelAndUndoEndTheSame) {
   const auto [from, after] = GetParam();
@@ -140,8 +140,8 @@ TEST_P(CrashOnTheWayBack, CancelAndUndoEndTheSame) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, CrashOnTheWayBack,
-                         testing::Combine(testing::Values(TaskKind::full_download, TaskKind::start_target),
-                                          testing::Bool()));
+                         ::testing::Combine(::testing::Values(TaskKind::full_download, TaskKind::start_target),
+                                            ::testing::Bool()));
 
 // Which of a crashed start's two worlds it was is not known; a cancel is refused in both, undo works in both.
 TEST(CrashAtTheStart, LeavesUndoOpenAndCancelClosed) {

@@ -2,14 +2,14 @@
 // disk away in the middle stops the job, which can still be restarted or cancelled.
 #include <gtest/gtest.h>
 
-#include "fake_world.h"
+#include "tests/unit/control/fake_world.h"
 
 namespace backhaul {
 namespace {
 
 using namespace fake;
 
-struct Epochs : testing::Test, Bench {
+struct Epochs : ::testing::Test, Bench {
   void SetUp() override { add_item(make_item("web")); }
   std::string start() {
     auto job_id = service->planned_failover(kAdmin, "web", {});

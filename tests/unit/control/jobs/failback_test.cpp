@@ -2,14 +2,14 @@
 #include <gtest/gtest.h>
 
 #include "control/jobs/estimate.h"
-#include "fake_world.h"
+#include "tests/unit/control/fake_world.h"
 
 namespace backhaul {
 namespace {
 
 using namespace fake;
 
-struct Failback : testing::Test, Bench {
+struct Failback : ::testing::Test, Bench {
   void SetUp() override { add_item(make_item("web")); }
   std::string start(const PlannedFailoverRequest& request = {}) {
     auto job_id = service->planned_failover(kAdmin, "web", request);

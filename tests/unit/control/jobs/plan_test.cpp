@@ -1,7 +1,7 @@
 // Recovery plans: order, parallel items, actions, failures and retries.
 #include <gtest/gtest.h>
 
-#include "fake_world.h"
+#include "tests/unit/control/fake_world.h"
 
 namespace backhaul {
 namespace {
@@ -11,7 +11,7 @@ using namespace fake;
 PlanAction command(const std::string& name) { return {name, false, "", {"/bin/true"}, 10}; }
 PlanAction manual(const std::string& name) { return {name, true, "look at " + name, {}, 10}; }
 
-struct PlanTest : testing::Test, Bench {
+struct PlanTest : ::testing::Test, Bench {
   void SetUp() override {
     for (const char* id : {"db", "web1", "web2"}) add_item(make_item(id));
     plan.id = "shop";

@@ -7,14 +7,14 @@
 #include "control/model/model_json.h"
 #include "control/store/records.h"
 #include "dataplane/nbd/nbd.h"
-#include "fake_world.h"
+#include "tests/unit/control/fake_world.h"
 
 namespace backhaul {
 namespace {
 
 using namespace fake;
 
-struct ServiceTest : testing::Test, Bench {
+struct ServiceTest : ::testing::Test, Bench {
   void SetUp() override { add_item(make_item("web")); }
 
   // Puts the item into a state directly, with a failover job that commit and undo can go on from.

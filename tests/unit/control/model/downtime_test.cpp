@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "control/jobs/estimate.h"
-#include "fake_world.h"
+#include "tests/unit/control/fake_world.h"
 
 namespace backhaul {
 namespace {
@@ -70,7 +70,7 @@ TEST(Downtime, AClockThatWasSetBackShortensAPartAndTheSumStaysWhole) {
   EXPECT_DOUBLE_EQ(downtime_parts(moments).verify, 4) << "not more than the round";
 }
 
-struct MeasuredFailback : testing::Test, fake::Bench {
+struct MeasuredFailback : ::testing::Test, fake::Bench {
   void SetUp() override { add_item(fake::make_item("web")); }
   // Until it waits for Complete Failover.
   std::string start() {

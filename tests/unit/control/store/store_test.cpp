@@ -40,7 +40,7 @@ struct Sqlite {
 };
 
 template <class T>
-class StoreConformance : public testing::Test {
+class StoreConformance : public ::testing::Test {
  protected:
   T fixture_;
   Store& store() { return *fixture_.store; }
@@ -50,7 +50,7 @@ class StoreConformance : public testing::Test {
     return store().commit({&write, 1}, durability);
   }
 };
-using Implementations = testing::Types<Memory, Sqlite>;
+using Implementations = ::testing::Types<Memory, Sqlite>;
 TYPED_TEST_SUITE(StoreConformance, Implementations);
 
 TYPED_TEST(StoreConformance, VersionsGrowFromOneAndOldOnesAreRefused) {

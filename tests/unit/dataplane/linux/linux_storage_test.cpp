@@ -59,7 +59,7 @@ Completion write(IoQueue& io, File& file, std::uint64_t offset, Bytes from) {
   return finish(io);
 }
 
-class LinuxStorage : public testing::Test {
+class LinuxStorage : public ::testing::Test {
  protected:
   fs::path root() const { return directory_.path() / "store"; }
   Storage& storage() { return *storage_; }
@@ -301,7 +301,7 @@ class LoopDevice {
   UniqueFd device_;
 };
 
-class LinuxBlockDevice : public testing::Test {
+class LinuxBlockDevice : public ::testing::Test {
  protected:
   static constexpr std::uint64_t kSize = 2 * kMiB + 3 * 512;
   void SetUp() override {

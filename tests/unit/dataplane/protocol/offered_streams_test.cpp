@@ -20,7 +20,7 @@ void expect_error(const Result<Value>& result, EngineErrc code) {
   EXPECT_EQ(result.error(), make_error_code(code)) << result.error().to_string();
 }
 
-class OfferedStreamsTest : public testing::Test {
+class OfferedStreamsTest : public ::testing::Test {
  protected:
   // The dialler's end stays in `diallers_`, in order.
   Result<void> offer(const std::string& id = "send", const std::string& peer = "appliance") {

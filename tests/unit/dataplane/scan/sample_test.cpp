@@ -5,7 +5,7 @@
 
 #include "base/units.h"
 #include "dataplane/disk/raw_disk.h"
-#include "transfer_fixture.h"
+#include "tests/unit/dataplane/transfer_fixture.h"
 
 namespace backhaul::testing {
 namespace {

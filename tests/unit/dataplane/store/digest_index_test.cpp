@@ -15,7 +15,7 @@ using sim::SimOptions;
 using sim::SimRandom;
 using sim::SimStorage;
 
-constexpr std::uint64_t kDisk = 20 * kExtentSize - 12345;
+constexpr std::uint64_t kIndexedDisk = 20 * kExtentSize - 12345;
 
 ExtentDigests digests_of(std::uint64_t version) {
   ExtentDigests digests{};
@@ -34,8 +34,8 @@ void flip(SimStorage& storage, std::string_view path, std::uint64_t at) {
 
 TEST(DigestIndex, ANewOneKnowsNothing) {
   SimStorage storage;
-  auto index = create_digest_index(storage, "i", kDisk).value();
-  EXPECT_EQ(index->disk_size(), kDisk);
+  auto index = create_digest_index(storage, "i", kIndexedDisk).value();
+  EXPECT_EQ(index->disk_size(), kIndexedDisk);
   ExtentDigests digests;
   for (std::uint64_t extent = 0; extent < 20; ++extent) {
     EXPECT_EQ(index->state(extent), ExtentState::unknown);
@@ -43,7 +43,7 @@ TEST(DigestIndex, ANewOneKnowsNothing) {
     EXPECT_FALSE(index->load(extent, digests).value());
   }
   EXPECT_EQ(index->identity().value(), FileIdentity{});
-  auto again = create_digest_index(storage, "i", kDisk);
+  auto again = create_digest_index(storage, "i", kIndexedDisk);
   EXPECT_EQ(again.error().symbol(), "io.exists");
 }
 
@@ -51,7 +51,7 @@ TEST(DigestIndex, KeepsEveryStateAcrossAPowerLoss) {
   SimStorage storage;
   const FileIdentity identity{1, 2, 3, 4, 5};
   {
-    auto index = create_digest_index(storage, "i", kDisk).value();
+    auto index = create_digest_index(storage, "i", kIndexedDisk).value();
     ASSERT_TRUE(index->store(19, digests_of(1), 128));
     ASSERT_TRUE(index->store(0, digests_of(2), 0));
     ASSERT_TRUE(index->store_durable(5, 17));
@@ -59,7 +59,7 @@ TEST(DigestIndex, KeepsEveryStateAcrossAPowerLoss) {
     ASSERT_TRUE(index->set_identity(identity));
   }
   storage.crash();
-  auto index = open_digest_index(storage, "i", kDisk).value();
+  auto index = open_digest_index(storage, "i", kIndexedDisk).value();
   ExtentDigests digests;
   ASSERT_TRUE(index->load(19, digests).value());
   EXPECT_EQ(digests, digests_of(1));
@@ -75,7 +75,7 @@ TEST(DigestIndex, KeepsEveryStateAcrossAPowerLoss) {
 
 TEST(DigestIndex, ResetMakesAllShippedCountsZeroAndKeepsTheStates) {
   SimStorage storage;
-  auto index = create_digest_index(storage, "i", kDisk).value();
+  auto index = create_digest_index(storage, "i", kIndexedDisk).value();
   ASSERT_TRUE(index->store(3, digests_of(1), 7));
   ASSERT_TRUE(index->sync());
   ASSERT_TRUE(index->store(4, digests_of(2), 8));  // pending: must not become known in the file by the reset
@@ -83,7 +83,7 @@ TEST(DigestIndex, ResetMakesAllShippedCountsZeroAndKeepsTheStates) {
   ASSERT_TRUE(index->reset_shipped());
   EXPECT_EQ(storage.content("i")[4096 + 2 * 4], std::byte{0});
   ASSERT_TRUE(index->sync());
-  index = open_digest_index(storage, "i", kDisk).value();
+  index = open_digest_index(storage, "i", kIndexedDisk).value();
   for (std::uint64_t extent = 0; extent < 20; ++extent) EXPECT_EQ(index->shipped(extent), 0);
   EXPECT_EQ(index->state(3), ExtentState::known);
   EXPECT_EQ(index->state(4), ExtentState::known);
@@ -92,7 +92,7 @@ TEST(DigestIndex, ResetMakesAllShippedCountsZeroAndKeepsTheStates) {
 
 TEST(DigestIndex, ADamagedRecordMakesItsExtentUnknown) {
   SimStorage storage;
-  auto index = create_digest_index(storage, "i", kDisk).value();
+  auto index = create_digest_index(storage, "i", kIndexedDisk).value();
   for (std::uint64_t extent = 0; extent < 20; ++extent) ASSERT_TRUE(index->store(extent, digests_of(extent), 1));
   ASSERT_TRUE(index->sync());
   flip(storage, "i", 8192 + 2064 * 3 + 500);
@@ -106,12 +106,12 @@ TEST(DigestIndex, ADamagedRecordMakesItsExtentUnknown) {
   }
   EXPECT_TRUE(index->load(2, digests).value());
   EXPECT_TRUE(index->load(6, digests).value());
-  EXPECT_EQ(open_digest_index(storage, "i", kDisk).value()->state(4), ExtentState::unknown);
+  EXPECT_EQ(open_digest_index(storage, "i", kIndexedDisk).value()->state(4), ExtentState::unknown);
 }
 
 TEST(DigestIndex, ARecordOfAnotherExtentIsNoRecord) {
   SimStorage storage;
-  auto index = create_digest_index(storage, "i", kDisk).value();
+  auto index = create_digest_index(storage, "i", kIndexedDisk).value();
   ASSERT_TRUE(index->store(3, digests_of(3), 1));
   ASSERT_TRUE(index->store(4, digests_of(4), 1));
   auto file = storage.open("i", OpenMode::write).value();
@@ -123,26 +123,26 @@ TEST(DigestIndex, ARecordOfAnotherExtentIsNoRecord) {
 
 TEST(DigestIndex, ADamagedHeaderIsNoIndex) {
   SimStorage storage;
-  { (void)create_digest_index(storage, "i", kDisk).value(); }
-  EXPECT_EQ(open_digest_index(storage, "i", kDisk + 1).error(), IndexErrc::wrong_size);
+  { (void)create_digest_index(storage, "i", kIndexedDisk).value(); }
+  EXPECT_EQ(open_digest_index(storage, "i", kIndexedDisk + 1).error(), IndexErrc::wrong_size);
   for (std::uint64_t at = 0; at < 512; at += 3) {
     flip(storage, "i", at);
-    EXPECT_EQ(open_digest_index(storage, "i", kDisk).error(), IndexErrc::damaged) << at;
+    EXPECT_EQ(open_digest_index(storage, "i", kIndexedDisk).error(), IndexErrc::damaged) << at;
     flip(storage, "i", at);
   }
-  ASSERT_TRUE(open_digest_index(storage, "i", kDisk));
+  ASSERT_TRUE(open_digest_index(storage, "i", kIndexedDisk));
   ASSERT_TRUE(storage.open("i", OpenMode::write).value()->resize(8192 + 2064 * 20 - 1));
-  EXPECT_EQ(open_digest_index(storage, "i", kDisk).error(), IndexErrc::damaged);
+  EXPECT_EQ(open_digest_index(storage, "i", kIndexedDisk).error(), IndexErrc::damaged);
   ASSERT_TRUE(storage.open("i", OpenMode::write).value()->resize(100));
-  EXPECT_EQ(open_digest_index(storage, "i", kDisk).error(), IndexErrc::damaged);
+  EXPECT_EQ(open_digest_index(storage, "i", kIndexedDisk).error(), IndexErrc::damaged);
 }
 
 TEST(DigestIndex, ImpossibleTableEntriesAreReadAsUnknownAndBounded) {
   SimStorage storage;
-  { (void)create_digest_index(storage, "i", kDisk).value(); }
+  { (void)create_digest_index(storage, "i", kIndexedDisk).value(); }
   const std::byte entries[] = {std::byte{0x41}, std::byte{200}, std::byte{2}, std::byte{255}};
   ASSERT_TRUE(storage.open("i", OpenMode::write).value()->write_at(4096, entries));
-  auto index = open_digest_index(storage, "i", kDisk).value();
+  auto index = open_digest_index(storage, "i", kIndexedDisk).value();
   EXPECT_EQ(index->state(0), ExtentState::unknown);
   EXPECT_EQ(index->shipped(0), 128);
   EXPECT_EQ(index->state(1), ExtentState::zero);
@@ -161,7 +161,7 @@ TEST(DigestIndex, AZeroRunOfATebibyteIsOneWrite) {
 
 TEST(DigestIndex, AKnownExtentIsPublishedOnlyAfterItsRecordIsDurable) {
   SimStorage storage;
-  auto index = create_digest_index(storage, "i", kDisk).value();
+  auto index = create_digest_index(storage, "i", kIndexedDisk).value();
   ASSERT_TRUE(index->store(2, digests_of(1), 3));
   EXPECT_EQ(index->state(2), ExtentState::known);
   EXPECT_EQ(storage.content("i")[4096 + 4], std::byte{0});
@@ -173,7 +173,7 @@ TEST(DigestIndex, AKnownExtentIsPublishedOnlyAfterItsRecordIsDurable) {
 TEST(DigestIndex, WhatIsStoredAgainDuringASyncWaitsForTheNextOne) {
   SimStorage storage;
   HookedStorage hooked(storage);
-  auto index = create_digest_index(hooked, "i", kDisk).value();
+  auto index = create_digest_index(hooked, "i", kIndexedDisk).value();
   ASSERT_TRUE(index->store(2, digests_of(1), 3));
   ASSERT_TRUE(index->store(3, digests_of(1), 3));
   bool first = true;
@@ -192,7 +192,7 @@ TEST(DigestIndex, WhatIsStoredAgainDuringASyncWaitsForTheNextOne) {
 TEST(DigestIndex, AfterAFailedSyncNoLaterOneSucceeds) {
   SimStorage storage;
   HookedStorage hooked(storage);
-  auto index = create_digest_index(hooked, "i", kDisk).value();
+  auto index = create_digest_index(hooked, "i", kIndexedDisk).value();
   ASSERT_TRUE(index->store(2, digests_of(1), 3));
   hooked.before_sync = []() -> Result<void> { return Error::from_errno(EIO, "sync"); };
   EXPECT_EQ(index->sync().error().symbol(), "io.device_error");
@@ -210,8 +210,8 @@ struct ModelExtent {
 void run_index_until_crash(SimStorage& storage, SimRandom& random, std::vector<ModelExtent>& model) {
   const auto kind = storage.kind("i");
   if (!kind) return;
-  auto opened =
-      *kind == Storage::Kind::none ? create_digest_index(storage, "i", kDisk) : open_digest_index(storage, "i", kDisk);
+  auto opened = *kind == Storage::Kind::none ? create_digest_index(storage, "i", kIndexedDisk)
+                                             : open_digest_index(storage, "i", kIndexedDisk);
   if (!opened) return;
   auto& index = **opened;
   std::uint64_t version = 1 + random.below(1000) * 1000;
@@ -269,7 +269,7 @@ TEST(DigestIndex, ACrashNeverLeavesAClaimThatIsNotTrue) {
       ASSERT_TRUE(storage.crashed());
       storage.restart();
       if (storage.kind("i").value() == Storage::Kind::none) continue;
-      auto index = open_digest_index(storage, "i", kDisk);
+      auto index = open_digest_index(storage, "i", kIndexedDisk);
       ASSERT_TRUE(index) << index.error().to_string();
       for (std::uint64_t extent = 0; extent < model.size(); ++extent) {
         auto& now = model[extent];

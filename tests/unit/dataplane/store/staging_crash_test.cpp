@@ -69,7 +69,7 @@ struct Case {
   bool device = false;
 };
 
-class StagingCrashTest : public testing::TestWithParam<Case> {
+class StagingCrashTest : public ::testing::TestWithParam<Case> {
  protected:
   // A store with nothing but the old disk, durably.
   struct Store {
@@ -231,7 +231,7 @@ TEST_P(StagingCrashTest, AnInterruptedTransferCanBeCancelled) {
                         const bool finished = exists(store, kDisk) && store.simulated.content(kDisk) == new_ &&
                                               !exists(store, paths_.directory);
                         if (finished) {  // and who asks hears so
-                          const auto standing = settle_disk(store.storage, paths_);
+                          const auto standing = recover_disk(store.storage, paths_);
                           ASSERT_TRUE(standing && standing->ended);
                           EXPECT_EQ(standing->ended->state, SessionState::finished);
                           EXPECT_EQ(standing->ended->epoch, 1U);
@@ -296,7 +296,7 @@ TEST_P(StagingCrashTest, AnInterruptedReleaseGoesForward) {
       },
       [&](Store& store) {
         if (auto swapped = swap(store, 2); !swapped) {  // struck before the swap, or after the release
-          const auto standing = settle_disk(store.storage, paths_);
+          const auto standing = recover_disk(store.storage, paths_);
           ASSERT_TRUE(standing);
           if (standing->ended) {
             EXPECT_EQ(standing->ended->state, SessionState::finished);
@@ -330,7 +330,7 @@ TEST_P(StagingCrashTest, AnInterruptedCancelAfterTheSwapGivesTheOldDiskBack) {
         const auto had = give_back_old_disk(store.storage, paths_, 3);
         ASSERT_TRUE(had) << had.error().to_string();
         expect_disk(store, old_);
-        const auto standing = settle_disk(store.storage, paths_);
+        const auto standing = recover_disk(store.storage, paths_);
         ASSERT_TRUE(standing);
         EXPECT_EQ(standing->epoch(), 3U);
         EXPECT_EQ(standing->ended->state, SessionState::cancelled);
@@ -369,12 +369,12 @@ TEST_P(StagingCrashTest, AResumedDiskIsDurableBeforeAnythingIsRecordedOfIt) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, StagingCrashTest,
-                         testing::Values(Case{"Fresh", SyncMode::full, StagingChoice::automatic, false},
-                                         Case{"Clone", SyncMode::delta, StagingChoice::clone, true},
-                                         Case{"Undo", SyncMode::delta, StagingChoice::undo, true},
-                                         Case{"UndoInPlace", SyncMode::delta, StagingChoice::automatic, true, true},
-                                         Case{"UndoWhereNothingCanBeCloned", SyncMode::delta, StagingChoice::automatic,
-                                              false}),
+                         ::testing::Values(Case{"Fresh", SyncMode::full, StagingChoice::automatic, false},
+                                           Case{"Clone", SyncMode::delta, StagingChoice::clone, true},
+                                           Case{"Undo", SyncMode::delta, StagingChoice::undo, true},
+                                           Case{"UndoInPlace", SyncMode::delta, StagingChoice::automatic, true, true},
+                                           Case{"UndoWhereNothingCanBeCloned", SyncMode::delta,
+                                                StagingChoice::automatic, false}),
                          [](const auto& instance) { return std::string(instance.param.name); });
 
 }  // namespace

@@ -11,7 +11,7 @@
 namespace backhaul {
 namespace {
 
-class TargetSessionCancelTest : public testing::Test {
+class TargetSessionCancelTest : public ::testing::Test {
  protected:
   TargetSessionCancelTest()
       : store_(storage_,

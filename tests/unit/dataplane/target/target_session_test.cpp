@@ -13,12 +13,12 @@ namespace {
 using namespace testing;
 using std::chrono::milliseconds;
 
-constexpr std::uint64_t kDiskSize = kExtentSize + 700;
+constexpr std::uint64_t kSessionDiskSize = kExtentSize + 700;
 
 OpenRequest request_of(std::uint64_t epoch = 0, std::string disk = "disk") {
   OpenRequest request;
   request.disk = std::move(disk);
-  request.size = kDiskSize;
+  request.size = kSessionDiskSize;
   request.epoch = epoch;
   return request;
 }
@@ -120,11 +120,11 @@ TEST_F(TargetStoreTest, AFinishWithAnotherRootIsRefusedAndSwapsNothing) {
   expect_error(store_.finish(**use, {std::string(64, 'a'), true}, nullptr), EngineErrc::root_mismatch);
   EXPECT_EQ(sites_.target.kind("disk").value(), Storage::Kind::none);
   // The right one is taken.
-  const auto root = root_of(Content(kDiskSize));
+  const auto root = root_of(Content(kSessionDiskSize));
   const auto finished = store_.finish(**use, {root, true}, nullptr);
   ASSERT_OK(finished);
   EXPECT_EQ(finished->root_digest, root);
-  EXPECT_EQ(sites_.target.content("disk").size(), kDiskSize);
+  EXPECT_EQ(sites_.target.content("disk").size(), kSessionDiskSize);
   expect_error(store_.join(opened_.session, opened_.epoch), EngineErrc::session_unknown);
 }
 

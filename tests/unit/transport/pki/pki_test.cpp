@@ -31,7 +31,7 @@ std::string run(const std::string& command, int& status) {
   return out;
 }
 
-class PkiTest : public testing::Test {
+class PkiTest : public ::testing::Test {
  protected:
   const fs::path& path() const { return directory_.path(); }
   std::vector<std::string> entries() const {

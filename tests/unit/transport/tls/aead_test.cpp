@@ -38,14 +38,14 @@ std::vector<std::byte> reference(Bytes key, const AeadNonce& nonce, Bytes associ
   return out;
 }
 
-class AeadTest : public testing::TestWithParam<std::size_t> {
+class AeadTest : public ::testing::TestWithParam<std::size_t> {
  protected:
   void SetUp() override {
     if (!AesGcm::available()) GTEST_SKIP() << "this CPU lacks AES or carry-less multiply instructions";
   }
-  std::mt19937_64 random_{testing::UnitTest::GetInstance()->random_seed() + 1U};
+  std::mt19937_64 random_{::testing::UnitTest::GetInstance()->random_seed() + 1U};
 };
-INSTANTIATE_TEST_SUITE_P(KeyBytes, AeadTest, testing::Values(16, 32));
+INSTANTIATE_TEST_SUITE_P(KeyBytes, AeadTest, ::testing::Values(16, 32));
 
 // Lengths around the block and the vector widths, split at any place.
 TEST_P(AeadTest, agrees_with_openssl_in_both_directions) {

@@ -11,7 +11,7 @@ constexpr std::byte kUpdate[] = {std::byte{24}, std::byte{0}, std::byte{0}, std:
 constexpr std::byte kUpdateRequested[] = {std::byte{24}, std::byte{0}, std::byte{0}, std::byte{1}, std::byte{1}};
 
 // A channel of ours and, at the other end, a bare sealer and opener, with which the test says and hears anything.
-class RecordChannelTest : public testing::Test {
+class RecordChannelTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!AesGcm::available()) GTEST_SKIP() << "this CPU lacks AES or carry-less multiply instructions";
@@ -209,12 +209,12 @@ struct Refused {
   std::vector<std::pair<RecordType, const char*>> records;
   Alert alert;
 };
-class RefusedRecordsTest : public RecordChannelTest, public testing::WithParamInterface<Refused> {};
+class RefusedRecordsTest : public RecordChannelTest, public ::testing::WithParamInterface<Refused> {};
 
 constexpr auto kHandshake = RecordType::handshake;
 INSTANTIATE_TEST_SUITE_P(
     Peer, RefusedRecordsTest,
-    testing::Values(
+    ::testing::Values(
         Refused{"a_ticket_of_a_client", TlsSide::server, {{kHandshake, "04000001 00"}}, Alert::unexpected_message},
         Refused{"a_hello", TlsSide::server, {{kHandshake, "01000001 00"}}, Alert::unexpected_message},
         Refused{"a_request_for_a_certificate",

@@ -8,7 +8,7 @@
 namespace backhaul::test {
 namespace {
 
-class RecordLayerTest : public testing::Test {
+class RecordLayerTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!AesGcm::available()) GTEST_SKIP() << "this CPU lacks AES or carry-less multiply instructions";

@@ -63,7 +63,7 @@ class Proxy {
   std::thread thread_;
 };
 
-class TlsFaultTest : public testing::TestWithParam<RecordsOfEnds> {
+class TlsFaultTest : public ::testing::TestWithParam<RecordsOfEnds> {
  protected:
   static void SetUpTestSuite() {
     directory_ = std::make_unique<TempDirectory>();
@@ -125,7 +125,7 @@ class TlsFaultTest : public testing::TestWithParam<RecordsOfEnds> {
   std::shared_ptr<TlsContext> client_, server_;
 };
 std::unique_ptr<TempDirectory> TlsFaultTest::directory_;
-INSTANTIATE_TEST_SUITE_P(Records, TlsFaultTest, testing::ValuesIn(kAllRecords), name_of);
+INSTANTIATE_TEST_SUITE_P(Records, TlsFaultTest, ::testing::ValuesIn(kAllRecords), name_of);
 
 TEST_P(TlsFaultTest, a_flipped_bit_in_the_data_is_noticed_and_worth_a_retry) {
   for (const std::uint64_t at : {5'000, 70'000, 200'000}) {

@@ -58,7 +58,7 @@ UniqueFd connect_plain(std::uint16_t port) {
   return socket;
 }
 
-std::string name_of(const testing::TestParamInfo<RecordsOfEnds>& info) {
+std::string name_of(const ::testing::TestParamInfo<RecordsOfEnds>& info) {
   const auto name = [](TlsRecords records) { return records == TlsRecords::automatic ? "own" : "openssl"; };
   return std::string(name(info.param.client)) + "_to_" + name(info.param.server);
 }

@@ -55,7 +55,7 @@ inline constexpr RecordsOfEnds kAllRecords[] = {{TlsRecords::automatic, TlsRecor
                                                 {TlsRecords::openssl, TlsRecords::automatic},
                                                 {TlsRecords::automatic, TlsRecords::openssl},
                                                 {TlsRecords::openssl, TlsRecords::openssl}};
-std::string name_of(const testing::TestParamInfo<RecordsOfEnds>& info);
+std::string name_of(const ::testing::TestParamInfo<RecordsOfEnds>& info);
 // What a stream of that choice says its records are.
 std::string_view layer_of(TlsRecords records);
 

@@ -96,7 +96,7 @@ class RawPeer {
   SslPtr ssl_;
 };
 
-class CredentialsTest : public testing::Test {
+class CredentialsTest : public ::testing::Test {
  protected:
   void SetUp() override { ASSERT_TRUE(pki_init(pki())); }
   fs::path pki() const { return directory_.path() / "pki"; }
@@ -108,7 +108,7 @@ class CredentialsTest : public testing::Test {
 };
 
 // Our end's records are ours, or OpenSSL's.
-class TlsRefusalTest : public CredentialsTest, public testing::WithParamInterface<TlsRecords> {
+class TlsRefusalTest : public CredentialsTest, public ::testing::WithParamInterface<TlsRecords> {
  protected:
   static Result<std::shared_ptr<TlsContext>> load(TlsRole role, const fs::path& directory) {
     return TlsContext::load(role, directory, GetParam());
@@ -137,7 +137,7 @@ class TlsRefusalTest : public CredentialsTest, public testing::WithParamInterfac
     return {result ? make_error(BaseErrc::internal) : result.error(), alert};
   }
 };
-INSTANTIATE_TEST_SUITE_P(Records, TlsRefusalTest, testing::Values(TlsRecords::automatic, TlsRecords::openssl),
+INSTANTIATE_TEST_SUITE_P(Records, TlsRefusalTest, ::testing::Values(TlsRecords::automatic, TlsRecords::openssl),
                          [](const auto& one) {
                            return std::string(one.param == TlsRecords::automatic ? "own" : "openssl");
                          });

@@ -18,7 +18,7 @@ namespace {
 
 using std::chrono::seconds;
 
-class TlsStreamTest : public testing::TestWithParam<RecordsOfEnds> {
+class TlsStreamTest : public ::testing::TestWithParam<RecordsOfEnds> {
  protected:
   static void SetUpTestSuite() {
     directory_ = std::make_unique<TempDirectory>();
@@ -39,7 +39,7 @@ class TlsStreamTest : public testing::TestWithParam<RecordsOfEnds> {
   static std::unique_ptr<TempDirectory> directory_;
 };
 std::unique_ptr<TempDirectory> TlsStreamTest::directory_;
-INSTANTIATE_TEST_SUITE_P(Records, TlsStreamTest, testing::ValuesIn(kAllRecords), name_of);
+INSTANTIATE_TEST_SUITE_P(Records, TlsStreamTest, ::testing::ValuesIn(kAllRecords), name_of);
 
 std::vector<std::byte> random_bytes(std::size_t size, std::uint64_t seed) {
   std::mt19937_64 random(seed);

@@ -148,7 +148,7 @@ struct Damage {
   std::vector<std::string> script;
   ControlErrc expected;
 };
-class QmpDamage : public testing::TestWithParam<Damage> {};
+class QmpDamage : public ::testing::TestWithParam<Damage> {};
 
 TEST_P(QmpDamage, EndsTheConnectionWithAReason) {
   FakeQemu qemu(GetParam().script);
@@ -167,7 +167,7 @@ TEST_P(QmpDamage, EndsTheConnectionWithAReason) {
 
 INSTANTIATE_TEST_SUITE_P(
     Kinds, QmpDamage,
-    testing::Values(
+    ::testing::Values(
         Damage{"SilentFromTheStart", {"silence"}, ControlErrc::driver_timeout},
         Damage{"SilentLater", {line(kGreeting), kReady, "silence"}, ControlErrc::driver_timeout},
         Damage{"AnotherProtocol", {line("SSH-2.0-OpenSSH_9.2")}, ControlErrc::driver_protocol},

@@ -11,10 +11,10 @@ namespace {
 using namespace testing;
 using std::chrono::milliseconds;
 
-constexpr std::uint64_t kDiskSize = kExtentSize + 700;
+constexpr std::uint64_t kStoreDiskSize = kExtentSize + 700;
 
 template <class Value>
-void expect_error(const Result<Value>& result, EngineErrc code) {
+void expect_refused(const Result<Value>& result, EngineErrc code) {
   ASSERT_TRUE(result.has_error());
   EXPECT_EQ(result.error(), make_error_code(code)) << result.error().to_string();
 }
@@ -24,7 +24,7 @@ class TargetVerbs : public ::testing::Test {
   OpenRequest request_of(std::uint64_t epoch = 0, std::uint64_t transfer = 0) {
     OpenRequest request;
     request.disk = "disk";
-    request.size = kDiskSize;
+    request.size = kStoreDiskSize;
     request.epoch = epoch;
     request.transfer = transfer;
     return request;
@@ -34,14 +34,14 @@ class TargetVerbs : public ::testing::Test {
   void run_round(std::uint64_t epoch, bool swap = false) {
     auto use = open(request_of(epoch));
     ASSERT_OK(use);
-    ASSERT_OK((*use)->disk().file().write_at(0, Content(kDiskSize)));
+    ASSERT_OK((*use)->disk().file().write_at(0, Content(kStoreDiskSize)));
     ASSERT_OK((*use)->index().store_zero_run(0, 2));
     const auto finished = store_->finish(**use, {"", swap}, nullptr);
     ASSERT_OK(finished);
     root_ = finished->root_digest;
   }
   void make_old_disk() {
-    make_disk(sites_.target, "disk", DiskFormat::raw, random_pattern(sites_.random, kDiskSize));
+    make_disk(sites_.target, "disk", DiskFormat::raw, random_pattern(sites_.random, kStoreDiskSize));
     old_ = sites_.target.content("disk");
   }
   TargetStatus status() {
@@ -102,25 +102,25 @@ TEST_F(TargetVerbs, ARunThatAsksForTheTransferItFinishedHearsSoAndOpensNothing) 
     EXPECT_EQ(opened_.root_digest, root_);
     EXPECT_EQ(opened_.transfer, mine.transfer);
     EXPECT_EQ(opened_.epoch, 7U);
-    EXPECT_EQ(opened_.size, kDiskSize);
+    EXPECT_EQ(opened_.size, kStoreDiskSize);
     EXPECT_EQ(opened_.staging, "fresh");
     EXPECT_EQ(sites_.target.kind(".disk.backhaul").value(), Storage::Kind::none);
     restart();
   }
   EXPECT_FALSE(store_->cancel("disk").value());  // nothing to undo
-  EXPECT_EQ(sites_.target.content("disk").size(), kDiskSize);
+  EXPECT_EQ(sites_.target.content("disk").size(), kStoreDiskSize);
   // Another run of that transfer did not finish it, and says nothing of its content.
-  expect_error(open(request_of(6, mine.transfer)), EngineErrc::session_fenced);
+  expect_refused(open(request_of(6, mine.transfer)), EngineErrc::session_fenced);
 }
 
 TEST_F(TargetVerbs, TheEpochOutlivesTheTransferHoweverItEnded) {
   run_round(7, true);
-  for (const std::uint64_t epoch : {1, 6, 7}) expect_error(open(request_of(epoch)), EngineErrc::session_fenced);
+  for (const std::uint64_t epoch : {1, 6, 7}) expect_refused(open(request_of(epoch)), EngineErrc::session_fenced);
   run_round(8);
   EXPECT_EQ(opened_.epoch, 8U);
   ASSERT_OK(store_->cancel("disk", 20));
   EXPECT_EQ(status().epoch, 20U);
-  for (const std::uint64_t epoch : {8, 20}) expect_error(open(request_of(epoch)), EngineErrc::session_fenced);
+  for (const std::uint64_t epoch : {8, 20}) expect_refused(open(request_of(epoch)), EngineErrc::session_fenced);
   ASSERT_OK(open(request_of()));
   EXPECT_EQ(opened_.epoch, 21U);
 }
@@ -128,8 +128,8 @@ TEST_F(TargetVerbs, TheEpochOutlivesTheTransferHoweverItEnded) {
 TEST_F(TargetVerbs, ACancelThatFindsNothingStillFencesOlderRuns) {
   EXPECT_FALSE(store_->cancel("disk", 5).value());
   EXPECT_FALSE(store_->cancel("disk", 5).value());
-  expect_error(store_->cancel("disk", 4), EngineErrc::session_fenced);
-  expect_error(open(request_of(5)), EngineErrc::session_fenced);
+  expect_refused(store_->cancel("disk", 4), EngineErrc::session_fenced);
+  expect_refused(open(request_of(5)), EngineErrc::session_fenced);
   EXPECT_EQ(status().state, TargetState::absent);
   EXPECT_OK(open(request_of(6)));
 }
@@ -138,8 +138,8 @@ TEST_F(TargetVerbs, ACancelOfALowerEpochLeavesTheLiveRunAlone) {
   const auto use = open(request_of(7));
   ASSERT_OK(use);
   for (const std::uint64_t epoch : {6, 7}) {
-    expect_error(store_->cancel("disk", epoch), EngineErrc::session_fenced);
-    expect_error(store_->swap("disk", epoch), EngineErrc::session_fenced);
+    expect_refused(store_->cancel("disk", epoch), EngineErrc::session_fenced);
+    expect_refused(store_->swap("disk", epoch), EngineErrc::session_fenced);
   }
   EXPECT_OK(store_->join(opened_.session, opened_.epoch));
 }
@@ -161,7 +161,7 @@ TEST_F(TargetVerbs, WhatIsLeftOfTheMemoryDoesNoHarm) {
     ASSERT_OK((*last)->write_at(0, Content((*last)->size(), std::byte{7})));
   }
   EXPECT_EQ(status().epoch, 0U);
-  expect_error(open(request_of(7, mine)), EngineErrc::session_cancelled);
+  expect_refused(open(request_of(7, mine)), EngineErrc::session_cancelled);
   run_round(1, true);
   EXPECT_EQ(status().epoch, 1U);
   ASSERT_OK(sites_.target.remove(".disk.last"));
@@ -172,27 +172,27 @@ TEST_F(TargetVerbs, ADiskStandsWhereItsVerbsPutIt) {
   EXPECT_EQ(status().state, TargetState::absent);
   make_old_disk();
   EXPECT_EQ(status().state, TargetState::plain);
-  EXPECT_EQ(status().size, kDiskSize);
-  expect_error(store_->swap("disk", 1), EngineErrc::session_not_staged);
+  EXPECT_EQ(status().size, kStoreDiskSize);
+  expect_refused(store_->swap("disk", 1), EngineErrc::session_not_staged);
   {
     const auto use = open(request_of(2));
     ASSERT_OK(use);
     EXPECT_EQ(status().state, TargetState::staged);
     EXPECT_EQ(status().epoch, 2U);
     EXPECT_FALSE(status().whole);
-    expect_error(store_->swap("disk", 0), EngineErrc::session_busy);
-    expect_error(store_->release("disk", 3), EngineErrc::session_incomplete);
+    expect_refused(store_->swap("disk", 0), EngineErrc::session_busy);
+    expect_refused(store_->release("disk", 3), EngineErrc::session_incomplete);
   }
-  expect_error(store_->swap("disk", 3), EngineErrc::session_incomplete);
+  expect_refused(store_->swap("disk", 3), EngineErrc::session_incomplete);
   run_round(4);
   EXPECT_TRUE(status().whole);
   ASSERT_OK(store_->swap("disk", 5));
   EXPECT_EQ(status().state, TargetState::swapped);
   EXPECT_EQ(status().epoch, 5U);
-  EXPECT_TRUE(sites_.target.content("disk") == Content(kDiskSize));
-  expect_error(open(request_of(6)), EngineErrc::session_kept);
-  expect_error(open(request_of(5)), EngineErrc::session_kept);
-  expect_error(open(request_of(4)), EngineErrc::session_fenced);
+  EXPECT_TRUE(sites_.target.content("disk") == Content(kStoreDiskSize));
+  expect_refused(open(request_of(6)), EngineErrc::session_kept);
+  expect_refused(open(request_of(5)), EngineErrc::session_kept);
+  expect_refused(open(request_of(4)), EngineErrc::session_fenced);
   ASSERT_OK(store_->release("disk", 6));
   EXPECT_EQ(status().state, TargetState::plain);
   EXPECT_EQ(status().epoch, 6U);
@@ -206,15 +206,15 @@ TEST_F(TargetVerbs, TwiceIsOnceAndAnOlderEpochIsRefused) {
     ASSERT_OK(store_->swap("disk", epoch));
     restart();
   }
-  expect_error(store_->swap("disk", 2), EngineErrc::session_fenced);
-  expect_error(store_->release("disk", 3), EngineErrc::session_fenced);
+  expect_refused(store_->swap("disk", 2), EngineErrc::session_fenced);
+  expect_refused(store_->release("disk", 3), EngineErrc::session_fenced);
   for (const std::uint64_t epoch : {4, 4, 5, 0}) {
     ASSERT_OK(store_->release("disk", epoch));
     restart();
   }
-  expect_error(store_->release("disk", 4), EngineErrc::session_fenced);
+  expect_refused(store_->release("disk", 4), EngineErrc::session_fenced);
   EXPECT_FALSE(store_->cancel("disk", 6).value());
-  EXPECT_TRUE(sites_.target.content("disk") == Content(kDiskSize));
+  EXPECT_TRUE(sites_.target.content("disk") == Content(kStoreDiskSize));
 }
 
 TEST_F(TargetVerbs, ACancelAfterTheSwapGivesTheOldDiskBack) {
@@ -226,17 +226,17 @@ TEST_F(TargetVerbs, ACancelAfterTheSwapGivesTheOldDiskBack) {
       {
         auto use = open(request);
         ASSERT_OK(use);
-        ASSERT_OK((*use)->disk().file().write_at(0, Content(kDiskSize)));
+        ASSERT_OK((*use)->disk().file().write_at(0, Content(kStoreDiskSize)));
         ASSERT_OK((*use)->index().store_zero_run(0, 2));
         ASSERT_OK(store_->finish(**use, {"", false}, nullptr));
       }
       ASSERT_OK(store_->swap("disk", 0));
-      EXPECT_TRUE(sites_.target.content("disk") == Content(kDiskSize));
+      EXPECT_TRUE(sites_.target.content("disk") == Content(kStoreDiskSize));
       if (written) write_to_disk();
       const auto cancelled = store_->cancel("disk");
       if (written && staging == StagingChoice::undo) {
         // The log does not know what was there before: better a whole new disk than a mixed one.
-        expect_error(cancelled, EngineErrc::session_kept_changed);
+        expect_refused(cancelled, EngineErrc::session_kept_changed);
         EXPECT_EQ(status().state, TargetState::swapped);
         ASSERT_OK(store_->release("disk", 0));
         continue;
@@ -285,7 +285,7 @@ TEST_F(TargetVerbs, ALaneThatWritesAfterTheRoundTakesTheRoundBack) {
     ASSERT_OK(store_->join(opened_.session, opened_.epoch));
     EXPECT_FALSE(status().whole);
     { const auto gone = std::move(*use); }
-    expect_error(store_->swap("disk", 0), EngineErrc::session_incomplete);
+    expect_refused(store_->swap("disk", 0), EngineErrc::session_incomplete);
     EXPECT_EQ(recorded_session(sites_.target, DiskPaths::of("disk").value()).value()->whole, changed_only);
     run_round(0);
   }
@@ -302,7 +302,7 @@ TEST_F(TargetVerbs, ASwapSendsARunOfALowerEpochAway) {
   });
   const auto swapped = store_->swap("disk", 3);
   lane.join();
-  expect_error(swapped, EngineErrc::session_incomplete);  // its round never ended
+  expect_refused(swapped, EngineErrc::session_incomplete);  // its round never ended
 }
 
 // Rounds of one transfer: every one continues the staged disk under its epoch, whole or by a list of changes.

@@ -81,7 +81,7 @@ Result<TargetStatus> TargetStore::query(const std::string& disk) {
 }
 
 Result<TargetStatus> TargetStore::query_locked(const DiskPaths& paths) {
-  BH_TRY(const auto standing, settle_disk(storage_, paths));
+  BH_TRY(const auto standing, recover_disk(storage_, paths));
   TargetStatus status;
   status.epoch = standing.epoch();
   if (standing.journal) {
@@ -116,7 +116,7 @@ Result<std::optional<DiskDigests>> TargetStore::delivered_digests(const std::str
   BH_TRY(const auto paths, DiskPaths::of(disk));
   auto slot = slot_of(disk);
   const std::lock_guard lock(slot->mutex);
-  BH_TRY(const auto standing, settle_disk(storage_, paths));
+  BH_TRY(const auto standing, recover_disk(storage_, paths));
   if (standing.journal || !standing.ended || !standing.ended->root || to_hex(*standing.ended->root) != root_digest)
     return none;
   BH_TRY(const auto kind, storage_.kind(paths.digests));

@@ -34,7 +34,7 @@ Result<Step> delete_source_vm(JobContext& c) {
   return Step::finished();
 }
 
-Result<Step> settle_commit(JobContext& c) {
+Result<Step> complete_commit(JobContext& c) {
   if (c.job.direction == Direction::primary_to_recovery) forget_tokens(c);
   return Step::finished();
 }
@@ -56,11 +56,11 @@ Result<Step> give_back_disks(JobContext& c) {
   BH_RETURN_IF_ERROR(stop_transfers(c));
   BH_RETURN_IF_ERROR(abandon_round(c));
   if (c.job.target_touched) {
-    BH_RETURN_IF_ERROR(meet_epochs(c));
+    BH_RETURN_IF_ERROR(raise_epoch(c));
     const auto disks = c.job.source.disks;  // a copy: once() reads the job anew
     for (const auto& disk : disks) {
       const auto give_back = [&]() -> Result<boost::json::value> {
-        BH_RETURN_IF_ERROR(c.world.data_plane.give_back(c.target_disk(disk.name), c.item.epoch));
+        BH_RETURN_IF_ERROR(c.services.data_plane.give_back(c.target_disk(disk.name), c.item.epoch));
         return kDone;
       };
       BH_RETURN_IF_ERROR(c.once("give-back/" + disk.name, give_back, [](Job&, Item& item) { ++item.epoch; }));
@@ -92,8 +92,8 @@ Result<Step> prepare_reprotect(JobContext& c) {
   BH_TRY(VmFacts facts, driver->describe(c.source_vm()));
   if (facts.power == PowerState::absent)
     return make_error(ControlErrc::driver_failed, "the VM is not known at the primary site");
-  BH_RETURN_IF_ERROR(c.world.data_plane.host_report(c.job.source.host));
-  BH_RETURN_IF_ERROR(meet_epochs(c));
+  BH_RETURN_IF_ERROR(c.services.data_plane.host_report(c.job.source.host));
+  BH_RETURN_IF_ERROR(raise_epoch(c));
   return Step::finished();
 }
 
@@ -113,7 +113,7 @@ Result<Step> replication_cycle(JobContext& c) {
     const auto age = std::chrono::seconds(c.now_unix_s() - c.job.round.point_unix_s);
     if (age < interval) return Step::after(interval - age);
   }
-  const auto now = c.world.clock.now();
+  const auto now = c.services.clock.now();
   if (now < c.live.retry_round_at) return Step::after(c.live.retry_round_at - now);
   auto finished = run_round(c, {DataSync::for_down_time, false, true});
   if (!finished) {
@@ -146,7 +146,7 @@ Result<Step> run_task(JobContext& c) {
     case TaskKind::swap_disks: return swap_in(c);
     case TaskKind::start_target: return start_target(c);
     case TaskKind::delete_source_vm: return delete_source_vm(c);
-    case TaskKind::settle_commit: return settle_commit(c);
+    case TaskKind::complete_commit: return complete_commit(c);
     case TaskKind::stop_target: return stop_target(c);
     case TaskKind::give_back_disks: return give_back_disks(c);
     case TaskKind::start_source: return start_source(c);

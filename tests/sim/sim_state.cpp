@@ -1,4 +1,4 @@
-#include "sim/sim_world.h"
+#include "sim/sim_state.h"
 
 #include <algorithm>
 #include <cassert>
@@ -32,7 +32,7 @@ Change part_of(const Change& whole, std::uint64_t offset, std::uint64_t length) 
 
 }  // namespace
 
-int World::enter(std::uint64_t holder_generation) {
+int SimState::enter(std::uint64_t holder_generation) {
   if (dead || holder_generation != generation) return EIO;
   ++counters.operations;
   if (operations_to_crash && --*operations_to_crash == 0) {
@@ -48,7 +48,7 @@ int World::enter(std::uint64_t holder_generation) {
   return error;
 }
 
-int World::change(Node& node, Change change) {
+int SimState::change(Node& node, Change change) {
   if (change.kind == Change::Kind::write) {
     const std::uint64_t missing = node.live.bytes_missing(change.offset, change.length);
     if (missing > 0 && bytes_taken() + missing > options.space_bytes) return ENOSPC;
@@ -63,27 +63,27 @@ int World::change(Node& node, Change change) {
   return 0;
 }
 
-int World::check_read(const Node& node, std::uint64_t offset, std::uint64_t length) const {
+int SimState::check_read(const Node& node, std::uint64_t offset, std::uint64_t length) const {
   for (const auto& fault : read_faults)
     if (fault.path == node.path && offset < fault.range.end() && fault.range.offset < offset + length)
       return fault.error;
   return 0;
 }
 
-void World::sync(Node& node) {
+void SimState::sync(Node& node) {
   ++counters.syncs;
   node.durable = node.live;
   node.durable_version = node.version;
   node.unsynced.clear();
 }
 
-void World::power_loss() {
+void SimState::power_loss() {
   for (auto* queue : queues) queue->begin_pending_writes(random);
   for (auto& [path, node] : nodes) tear(*node);
   ++generation;
 }
 
-void World::tear(Node& node) {
+void SimState::tear(Node& node) {
   if (node.unsynced.empty()) return;
   for (const auto& change : node.unsynced) {
     enum { lost, kept, torn } fate = static_cast<decltype(fate)>(random.below(3));
@@ -105,12 +105,12 @@ void World::tear(Node& node) {
   node.durable_version = node.version;
 }
 
-std::shared_ptr<Node> World::find(std::string_view path) const {
+std::shared_ptr<Node> SimState::find(std::string_view path) const {
   const auto found = nodes.find(path);
   return found == nodes.end() ? nullptr : found->second;
 }
 
-std::shared_ptr<Node> World::add(std::string_view path) {
+std::shared_ptr<Node> SimState::add(std::string_view path) {
   auto node = std::make_shared<Node>();
   node->path = path;
   node->number = next_node++;
@@ -119,7 +119,7 @@ std::shared_ptr<Node> World::add(std::string_view path) {
   return node;
 }
 
-std::uint64_t World::bytes_taken() const {
+std::uint64_t SimState::bytes_taken() const {
   std::uint64_t taken = 0;
   for (const auto& [path, node] : nodes) taken += node->live.bytes_taken();
   return taken;

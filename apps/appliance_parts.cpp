@@ -1,4 +1,4 @@
-#include "apps/appliance_world.h"
+#include "apps/appliance_parts.h"
 
 #include <spdlog/spdlog.h>
 
@@ -11,9 +11,9 @@ namespace backhaul {
 namespace {
 
 // Members in the order of their making; each refers only to earlier ones.
-class RealWorld final : public ApplianceWorld {
+class RealParts final : public ApplianceParts {
  public:
-  RealWorld(const ApplianceConfig& config, DataplaneParts parts, std::unique_ptr<Storage> storage, SourcePaths paths,
+  RealParts(const ApplianceConfig& config, DataplaneParts parts, std::unique_ptr<Storage> storage, SourcePaths paths,
             const std::shared_ptr<TlsContext>& tls, const std::filesystem::path& tls_files)
       : parts_(std::move(parts)),
         storage_(std::move(storage)),
@@ -44,7 +44,7 @@ class RealWorld final : public ApplianceWorld {
 
 }  // namespace
 
-Result<std::unique_ptr<ApplianceWorld>> make_world(const ApplianceConfig& config) {
+Result<std::unique_ptr<ApplianceParts>> make_appliance_parts(const ApplianceConfig& config) {
   BH_TRY(auto parts, real_parts());
   BH_RETURN_IF_ERROR(parts.make_queue());  // says at once when io_uring is not to be had
   BH_TRY(auto storage, open_linux_storage(config.store));
@@ -54,10 +54,10 @@ Result<std::unique_ptr<ApplianceWorld>> make_world(const ApplianceConfig& config
   BH_TRY(const auto leftovers, recover_store(*storage));
   for (const auto& leftover : leftovers)
     spdlog::info("unfinished transfer of {} in the own store: {}", leftover.disk, leftover.action);
-  auto world =
-      std::make_unique<RealWorld>(config, std::move(parts), std::move(storage), std::move(paths), tls, tls_files);
-  BH_RETURN_IF_ERROR(world->make_drivers(config));
-  return world;
+  auto appliance =
+      std::make_unique<RealParts>(config, std::move(parts), std::move(storage), std::move(paths), tls, tls_files);
+  BH_RETURN_IF_ERROR(appliance->make_drivers(config));
+  return appliance;
 }
 
 }  // namespace backhaul

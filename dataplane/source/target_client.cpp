@@ -9,7 +9,6 @@ namespace {
 
 // Giving a disk back, or removing a big file, may take long; the link's own timeouts notice a dead peer.
 constexpr std::chrono::minutes kVerbTimeout{30};
-constexpr std::chrono::seconds kSendTimeout{30};
 
 Result<boost::json::object> call(const DialStream& dial, FrameType verb, const VerbRequest& request, FrameType answer) {
   if (request.disk.size() > kMaxDiskNameLength)

@@ -54,8 +54,8 @@ Result<void> complete_keep(Storage& storage, const DiskPaths& paths, SessionJour
 }
 
 // Completes what was recorded. The journal stays when a transfer remains, unfinished or kept.
-Result<void> settle(Storage& storage, const DiskPaths& paths, std::unique_ptr<SessionJournal>& journal,
-                    std::string& action) {
+Result<void> complete_recorded(Storage& storage, const DiskPaths& paths, std::unique_ptr<SessionJournal>& journal,
+                               std::string& action) {
   auto staging = make_staging(journal->last().staging, storage, paths);
   switch (journal->last().state) {
     case SessionState::transferring: action = "resumable"; return {};
@@ -95,7 +95,7 @@ Result<void> settle(Storage& storage, const DiskPaths& paths, std::unique_ptr<Se
   return {};
 }
 
-// The journal of the session, settled; nothing when there is none left.
+// The journal of the session  , recovered; nothing when there is none left.
 Result<std::unique_ptr<SessionJournal>> open_leftover(Storage& storage, const DiskPaths& paths, std::string& action) {
   std::unique_ptr<SessionJournal> none;
   BH_TRY(const auto directory, storage.kind(paths.directory));
@@ -116,7 +116,7 @@ Result<std::unique_ptr<SessionJournal>> open_leftover(Storage& storage, const Di
     BH_RETURN_IF_ERROR(storage.remove_directory(paths.directory));
     return none;
   }
-  BH_RETURN_IF_ERROR(settle(storage, paths, *journal, action));
+  BH_RETURN_IF_ERROR(complete_recorded(storage, paths, *journal, action));
   return std::move(*journal);
 }
 
@@ -184,7 +184,7 @@ std::uint64_t Standing::epoch() const noexcept {
   return std::max(open, ended ? ended->epoch : 0);
 }
 
-Result<Standing> settle_disk(Storage& storage, const DiskPaths& paths) {
+Result<Standing> recover_disk(Storage& storage, const DiskPaths& paths) {
   BH_RETURN_IF_ERROR(check_disk_parents(storage, paths));
   Standing standing;
   BH_TRY(standing.journal, open_leftover(storage, paths, standing.action));
@@ -221,7 +221,7 @@ Result<void> finish_staged_disk(Storage& storage, const DiskPaths& paths, Staged
 }
 
 Result<void> swap_staged_disk(Storage& storage, Random& random, const DiskPaths& paths, std::uint64_t epoch) {
-  BH_TRY(auto standing, settle_disk(storage, paths));
+  BH_TRY(auto standing, recover_disk(storage, paths));
   if (standing.journal && standing.journal->last().state == SessionState::kept)
     return record_epoch(storage, paths, standing, epoch);
   BH_TRY(epoch, claim_epoch(paths, standing, epoch));
@@ -231,7 +231,7 @@ Result<void> swap_staged_disk(Storage& storage, Random& random, const DiskPaths&
     return make_error(EngineErrc::session_incomplete, "disk " + paths.disk + ": its last round has not ended");
   {
     BH_TRY(auto file, make_staging(record.staging, storage, paths)->reopen());
-    BH_RETURN_IF_ERROR(settle_file(*file));
+    BH_RETURN_IF_ERROR(sync_and_drop_cache(*file));
     BH_TRY(auto disk, open_disk(std::move(file), OpenMode::write, random));
     if (disk->size() != record.disk_size)
       return make_error(EngineErrc::session_damaged, "the staged disk has " + std::to_string(disk->size()) +
@@ -245,7 +245,7 @@ Result<void> swap_staged_disk(Storage& storage, Random& random, const DiskPaths&
 }
 
 Result<void> release_old_disk(Storage& storage, const DiskPaths& paths, std::uint64_t epoch) {
-  BH_TRY(auto standing, settle_disk(storage, paths));
+  BH_TRY(auto standing, recover_disk(storage, paths));
   if (!standing.journal) return record_epoch(storage, paths, standing, epoch);
   BH_TRY(epoch, claim_epoch(paths, standing, epoch));
   auto record = standing.journal->last();
@@ -254,11 +254,11 @@ Result<void> release_old_disk(Storage& storage, const DiskPaths& paths, std::uin
   record.state = SessionState::releasing;
   record.epoch = epoch;
   BH_RETURN_IF_ERROR(standing.journal->append(record));
-  return settle(storage, paths, standing.journal, standing.action);
+  return complete_recorded(storage, paths, standing.journal, standing.action);
 }
 
 Result<bool> give_back_old_disk(Storage& storage, const DiskPaths& paths, std::uint64_t epoch) {
-  BH_TRY(auto standing, settle_disk(storage, paths));
+  BH_TRY(auto standing, recover_disk(storage, paths));
   if (!standing.journal) {
     BH_RETURN_IF_ERROR(record_epoch(storage, paths, standing, epoch));
     return standing.action == kGaveBack;
@@ -271,7 +271,7 @@ Result<bool> give_back_old_disk(Storage& storage, const DiskPaths& paths, std::u
   record.epoch = epoch;
   record.root.reset();
   BH_RETURN_IF_ERROR(standing.journal->append(record));
-  BH_RETURN_IF_ERROR(settle(storage, paths, standing.journal, standing.action));
+  BH_RETURN_IF_ERROR(complete_recorded(storage, paths, standing.journal, standing.action));
   return true;
 }
 

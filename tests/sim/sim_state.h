@@ -42,9 +42,9 @@ class PendingWrites {
   virtual void begin_pending_writes(SimRandom& random) = 0;
 };
 
-class World {
+class SimState {
  public:
-  explicit World(const SimOptions& given) : options(given), random(given.seed) {}
+  explicit SimState(const SimOptions& given) : options(given), random(given.seed) {}
 
   // Counts an operation of a holder from `holder_generation` and gives the errno that it must fail with, or 0.
   int enter(std::uint64_t holder_generation);
@@ -90,12 +90,12 @@ class World {
 
 class SimFile final : public File {
  public:
-  SimFile(std::shared_ptr<World> world, std::shared_ptr<Node> node, OpenMode mode);
+  SimFile(std::shared_ptr<SimState> state, std::shared_ptr<Node> node, OpenMode mode);
 
   const std::string& name() const noexcept override { return name_; }
   std::uint64_t size() const noexcept override;
   bool is_block_device() const noexcept override { return node_->is_block_device; }
-  std::uint32_t io_alignment() const noexcept override { return world_->options.io_alignment; }
+  std::uint32_t io_alignment() const noexcept override { return state_->options.io_alignment; }
   Result<void> read_at(std::uint64_t offset, MutableBytes into) override;
   Result<void> write_at(std::uint64_t offset, Bytes from) override;
   Result<void> zero_at(std::uint64_t offset, std::uint64_t length) override;
@@ -105,8 +105,8 @@ class SimFile final : public File {
   void drop_cache(std::uint64_t, std::uint64_t) noexcept override {}
   Result<FileIdentity> identity() override;
 
-  // For queues, with the world's mutex held.
-  const std::shared_ptr<World>& world() const noexcept { return world_; }
+  // For queues, with the state's mutex held.
+  const std::shared_ptr<SimState>& state() const noexcept { return state_; }
   const std::shared_ptr<Node>& node() const noexcept { return node_; }
   std::uint64_t generation() const noexcept { return generation_; }
   bool writable() const noexcept { return mode_ == OpenMode::write; }
@@ -117,7 +117,7 @@ class SimFile final : public File {
   Error failed(int number, const char* action) const { return Error::from_errno(number, action + (" " + name_)); }
   Result<void> apply(const char* action, Change change);
 
-  const std::shared_ptr<World> world_;
+  const std::shared_ptr<SimState> state_;
   const std::shared_ptr<Node> node_;
   const std::string name_;
   const OpenMode mode_;
@@ -125,6 +125,6 @@ class SimFile final : public File {
   int failed_sync_ = 0;
 };
 
-std::unique_ptr<IoQueue> make_sim_queue(std::shared_ptr<World> world, unsigned depth);
+std::unique_ptr<IoQueue> make_sim_queue(std::shared_ptr<SimState> state, unsigned depth);
 
 }  // namespace backhaul::sim

@@ -10,15 +10,15 @@
 
 namespace backhaul {
 
-class ApplianceWorld {
+class ApplianceParts {
  public:
-  virtual ~ApplianceWorld() = default;  // stops what is under way and waits for it
+  virtual ~ApplianceParts() = default;  // stops what is under way and waits for it
   virtual VmDriverSource& drivers() noexcept = 0;
   virtual DataPlane& data_plane() noexcept = 0;
 };
 
 // Looks at once whether the store, io_uring and the certificates can be used, and settles what a crash left in the
 // store. The configuration is copied where it is needed.
-Result<std::unique_ptr<ApplianceWorld>> make_world(const ApplianceConfig& config);
+Result<std::unique_ptr<ApplianceParts>> make_appliance_parts(const ApplianceConfig& config);
 
 }  // namespace backhaul

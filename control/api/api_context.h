@@ -57,7 +57,7 @@ class AuthFailures {
   std::map<std::string, Window> windows_;
 };
 
-struct ApiWorld {
+struct ApiContext {
   Service& service;
   const ApiConfig config;
   Clock& clock;
@@ -109,46 +109,46 @@ HttpResponse page(const ApiCall& call, const std::vector<T>& all, PageOrder orde
 inline constexpr std::size_t kJobPage = 100, kPage = 500;
 
 // Handlers, by file.
-Result<HttpResponse> list_fabrics(ApiWorld&, const ApiCall&);  // api_items.cpp
-Result<HttpResponse> get_fabric(ApiWorld&, const ApiCall&);
-Result<HttpResponse> list_containers(ApiWorld&, const ApiCall&);
-Result<HttpResponse> get_container(ApiWorld&, const ApiCall&);
-Result<HttpResponse> list_items(ApiWorld&, const ApiCall&);
-Result<HttpResponse> get_item(ApiWorld&, const ApiCall&);
-Result<HttpResponse> put_item(ApiWorld&, const ApiCall&);
-Result<HttpResponse> remove_item(ApiWorld&, const ApiCall&);
-Result<HttpResponse> item_preflight(ApiWorld&, const ApiCall&);
-Result<HttpResponse> item_planned_failover(ApiWorld&, const ApiCall&);
-Result<HttpResponse> item_commit(ApiWorld&, const ApiCall&);
-Result<HttpResponse> item_cancel(ApiWorld&, const ApiCall&);
-Result<HttpResponse> item_re_protect(ApiWorld&, const ApiCall&);
-Result<HttpResponse> list_jobs(ApiWorld&, const ApiCall&);  // api_jobs.cpp
-Result<HttpResponse> get_job(ApiWorld&, const ApiCall&);
-Result<HttpResponse> resume_job(ApiWorld&, const ApiCall&);
-Result<HttpResponse> cancel_job(ApiWorld&, const ApiCall&);
-Result<HttpResponse> restart_job(ApiWorld&, const ApiCall&);
-Result<HttpResponse> operation_status(ApiWorld&, const ApiCall&);
-Result<HttpResponse> operation_result(ApiWorld&, const ApiCall&);
-Result<HttpResponse> list_plans(ApiWorld&, const ApiCall&);  // api_plans.cpp
-Result<HttpResponse> get_plan(ApiWorld&, const ApiCall&);
-Result<HttpResponse> put_plan(ApiWorld&, const ApiCall&);
-Result<HttpResponse> patch_plan(ApiWorld&, const ApiCall&);
-Result<HttpResponse> remove_plan(ApiWorld&, const ApiCall&);
-Result<HttpResponse> plan_planned_failover(ApiWorld&, const ApiCall&);
-Result<HttpResponse> plan_commit(ApiWorld&, const ApiCall&);
-Result<HttpResponse> plan_re_protect(ApiWorld&, const ApiCall&);
-Result<HttpResponse> list_tokens(ApiWorld&, const ApiCall&);  // api_admin.cpp
-Result<HttpResponse> put_token(ApiWorld&, const ApiCall&);
-Result<HttpResponse> remove_token(ApiWorld&, const ApiCall&);
-Result<HttpResponse> list_audit(ApiWorld&, const ApiCall&);
-Result<HttpResponse> livez(ApiWorld&, const ApiCall&);
-Result<HttpResponse> readyz(ApiWorld&, const ApiCall&);
-Result<HttpResponse> openapi(ApiWorld&, const ApiCall&);
-Result<HttpResponse> events(ApiWorld&, const ApiCall&);   // api_events.cpp
-Result<HttpResponse> metrics(ApiWorld&, const ApiCall&);  // api_metrics.cpp
+Result<HttpResponse> list_fabrics(ApiContext&, const ApiCall&);  // api_items.cpp
+Result<HttpResponse> get_fabric(ApiContext&, const ApiCall&);
+Result<HttpResponse> list_containers(ApiContext&, const ApiCall&);
+Result<HttpResponse> get_container(ApiContext&, const ApiCall&);
+Result<HttpResponse> list_items(ApiContext&, const ApiCall&);
+Result<HttpResponse> get_item(ApiContext&, const ApiCall&);
+Result<HttpResponse> put_item(ApiContext&, const ApiCall&);
+Result<HttpResponse> remove_item(ApiContext&, const ApiCall&);
+Result<HttpResponse> item_preflight(ApiContext&, const ApiCall&);
+Result<HttpResponse> item_planned_failover(ApiContext&, const ApiCall&);
+Result<HttpResponse> item_commit(ApiContext&, const ApiCall&);
+Result<HttpResponse> item_cancel(ApiContext&, const ApiCall&);
+Result<HttpResponse> item_re_protect(ApiContext&, const ApiCall&);
+Result<HttpResponse> list_jobs(ApiContext&, const ApiCall&);  // api_jobs.cpp
+Result<HttpResponse> get_job(ApiContext&, const ApiCall&);
+Result<HttpResponse> resume_job(ApiContext&, const ApiCall&);
+Result<HttpResponse> cancel_job(ApiContext&, const ApiCall&);
+Result<HttpResponse> restart_job(ApiContext&, const ApiCall&);
+Result<HttpResponse> operation_status(ApiContext&, const ApiCall&);
+Result<HttpResponse> operation_result(ApiContext&, const ApiCall&);
+Result<HttpResponse> list_plans(ApiContext&, const ApiCall&);  // api_plans.cpp
+Result<HttpResponse> get_plan(ApiContext&, const ApiCall&);
+Result<HttpResponse> put_plan(ApiContext&, const ApiCall&);
+Result<HttpResponse> patch_plan(ApiContext&, const ApiCall&);
+Result<HttpResponse> remove_plan(ApiContext&, const ApiCall&);
+Result<HttpResponse> plan_planned_failover(ApiContext&, const ApiCall&);
+Result<HttpResponse> plan_commit(ApiContext&, const ApiCall&);
+Result<HttpResponse> plan_re_protect(ApiContext&, const ApiCall&);
+Result<HttpResponse> list_tokens(ApiContext&, const ApiCall&);  // api_admin.cpp
+Result<HttpResponse> put_token(ApiContext&, const ApiCall&);
+Result<HttpResponse> remove_token(ApiContext&, const ApiCall&);
+Result<HttpResponse> list_audit(ApiContext&, const ApiCall&);
+Result<HttpResponse> livez(ApiContext&, const ApiCall&);
+Result<HttpResponse> readyz(ApiContext&, const ApiCall&);
+Result<HttpResponse> openapi(ApiContext&, const ApiCall&);
+Result<HttpResponse> events(ApiContext&, const ApiCall&);   // api_events.cpp
+Result<HttpResponse> metrics(ApiContext&, const ApiCall&);  // api_metrics.cpp
 
 // Shared by items, jobs and plans.
-boost::json::object item_shape(ApiWorld& world, const ApiCall& call, const Item& item);
-boost::json::object plan_shape(ApiWorld& world, const ApiCall& call, const RecoveryPlan& plan);
+boost::json::object item_shape(ApiContext& context, const ApiCall& call, const Item& item);
+boost::json::object plan_shape(ApiContext& context, const ApiCall& call, const RecoveryPlan& plan);
 
 }  // namespace backhaul
