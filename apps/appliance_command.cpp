@@ -8,6 +8,7 @@
 #include "apps/appliance_parts.h"
 #include "apps/appliance_state.h"
 #include "apps/commands.h"
+#include "base/version.h"
 #include "control/agents/node_config.h"
 #include "control/api/api.h"
 #include "control/drivers/child_process.h"
@@ -25,7 +26,7 @@ Result<void> serve(const ApplianceConfig& config, Service& service) {
   for (const auto& warning : tls->warnings()) spdlog::warn("{}", warning);
   BH_TRY(auto server, TlsServer::listen(endpoint, tls));
   std::atomic<bool> stopping{false};
-  Api api(service, {config.vault, BACKHAUL_VERSION}, system_clock(), system_random());
+  Api api(service, {config.vault, kVersion}, system_clock(), system_random());
   server->set_handler(kAlpnHttp, [&](std::unique_ptr<TlsStream> stream) {
     serve_http(
         std::move(stream), [&](const HttpRequest& request) { return api.handle(request); },

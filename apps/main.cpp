@@ -3,8 +3,10 @@
 #include <spdlog/spdlog.h>
 
 #include <csignal>
+#include <string>
 
 #include "apps/commands.h"
+#include "base/version.h"
 
 int main(int argc, char** argv) {
   using namespace backhaul;
@@ -14,7 +16,7 @@ int main(int argc, char** argv) {
   spdlog::set_level(spdlog::level::warn);
 
   CLI::App app{"Backhaul brings virtual machines home."};
-  app.set_version_flag("--version", "backhaul " BACKHAUL_VERSION);
+  app.set_version_flag("--version", std::string("backhaul ") + kVersion);
   app.require_subcommand(1);
   bool verbose = false;
   app.add_flag("-v,--verbose", verbose, "log more, on stderr");

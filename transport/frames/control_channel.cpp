@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/json.hpp>
 
+#include "base/version.h"
 #include "transport/frames/frame_io.h"
 #include "transport/stream/transport_error.h"
 #include "transport/tls/tls_stream.h"
@@ -211,7 +212,7 @@ Result<Hello> exchange_hello(ControlChannel& channel, Millis timeout) {
   const auto deadline = SteadyClock::now() + timeout;
   const json::object ours{{"versions", json::array{kLowestVersion, kProtocolVersion}},
                           {"features", json::array{"zstd"}},
-                          {"software", "backhaul 0.1.0"}};
+                          {"software", fmt::format("backhaul {}", kVersion)}};
   BH_RETURN_IF_ERROR(channel.send(FrameType::hello, ours, 0, timeout));
   BH_TRY(const auto message, channel.expect(FrameType::hello, left_until(deadline)));
   return read_hello(message.body);

@@ -112,7 +112,7 @@ Error error_from_json(const boost::json::object& body);
 // What the peer meant by the payload of an `error` frame; TransportErrc::bad_message when it is none.
 Error error_from_payload(Bytes payload);
 
-// hello: {"versions":[1,1],"features":[...],"software":"backhaul 0.1.0"}
+// hello: {"versions":[1,1],"features":[...],"software":"backhaul VERSION"}
 struct Hello {
   std::uint16_t version = kProtocolVersion;  // the highest in common
   bool zstd = false;

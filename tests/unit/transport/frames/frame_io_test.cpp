@@ -7,6 +7,7 @@
 #include <future>
 #include <random>
 
+#include "base/version.h"
 #include "sim/memory_stream.h"
 #include "transport/stream/transport_error.h"
 
@@ -353,6 +354,15 @@ Result<Hello> hello_from(const json::object& body) {
   auto channels = make_channels();
   EXPECT_TRUE(channels.b->send(FrameType::hello, body, 0, seconds(1)));
   return exchange_hello(*channels.a, seconds(1));
+}
+
+TEST(HelloTest, names_the_program_and_its_version) {
+  auto channels = make_channels();
+  EXPECT_TRUE(channels.b->send(FrameType::hello, {{"versions", {1, 1}}}, 0, seconds(1)));
+  ASSERT_TRUE(exchange_hello(*channels.a, seconds(1)));
+  const auto ours = channels.b->expect(FrameType::hello, seconds(1));
+  ASSERT_TRUE(ours);
+  EXPECT_EQ(ours->body.at("software").as_string(), std::string("backhaul ") + kVersion);
 }
 
 TEST(HelloTest, agrees_on_the_highest_common_version_and_known_features) {
