@@ -113,7 +113,7 @@ enum class TaskKind : std::uint8_t {
   plan_items,  // commit, reprotect: the items' jobs in parallel
 };
 inline constexpr std::size_t kTaskKinds = 21;
-std::string_view to_string(TaskKind task) noexcept;  // "ReplicateTask", ...
+std::string_view to_string(TaskKind task) noexcept;  // "Replicate", ...
 std::string_view describe(TaskKind task) noexcept;
 std::optional<TaskKind> parse_task_kind(std::string_view text) noexcept;
 // The tasks of a job in order. A cancel replaces what is left by rollback_tasks().

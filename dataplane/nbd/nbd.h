@@ -1,6 +1,6 @@
 // A disk source that a hypervisor only exports: an NBD server's export, for reading, by libnbd. An implementation of
 // File whose reads go over sockets (dataplane/disk/io.h), so that formats and the sync engine work on it unchanged. The
-// format of NBD's URIs: NetworkBlockDevice/nbd, doc/uri.md.
+// format of NBD's URIs: doc/uri in NetworkBlockDevice/nbd.
 #pragma once
 
 #include <chrono>

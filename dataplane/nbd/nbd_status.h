@@ -1,5 +1,5 @@
 // What an NBD server says of a part of its export in the metadata context that a connection asked for; internal to
-// dataplane/nbd_*.cpp.
+// dataplane/nbd/nbd_*.cpp.
 #pragma once
 
 #include <vector>

@@ -104,6 +104,34 @@ TEST(Phases, JobVerbsAreThoseOfTheDocument) {
   EXPECT_EQ(seen.size(), kTaskKinds);
 }
 
+TEST(Phases, TasksOfJobsAreThoseOfTheDocument) {
+  const auto names = [](std::span<const TaskKind> tasks) {
+    std::vector<std::string> made;
+    for (const auto task : tasks) made.emplace_back(to_string(task));
+    return made;
+  };
+  std::set<std::pair<JobKind, DataSync>> seen;
+  for (const auto& row : table_of_document("job", 3)) {
+    std::vector<DataSync> syncs{DataSync::for_down_time, DataSync::for_synchronization};
+    std::vector<JobKind> kinds;
+    for (const auto& name : split(row[0])) {
+      if (const auto sync = parse_data_sync(name)) {
+        syncs = {*sync};
+      } else {
+        ASSERT_TRUE(parse_job_kind(name)) << name;
+        kinds.push_back(*parse_job_kind(name));
+      }
+    }
+    for (const auto kind : kinds)
+      for (const auto sync : syncs) {
+        EXPECT_TRUE(seen.emplace(kind, sync).second) << row[0];
+        EXPECT_EQ(names(tasks_of(kind, sync)), split(row[1])) << row[0];
+        EXPECT_EQ(names(rollback_tasks(kind)), split(row[2])) << row[0];
+      }
+  }
+  EXPECT_EQ(seen.size(), 2 * kJobKinds);
+}
+
 TEST(Phases, JobTransitionsNeverLeaveSuccessAndCancellation) {
   std::set<std::pair<JobState, JobState>> allowed;
   for (std::size_t a = 0; a < kJobStates; ++a)
