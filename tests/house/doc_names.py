@@ -5,7 +5,7 @@
 
 In *.md, of what stands in `backticks` outside of code blocks:
  1. A path (a name with a source's ending, or one that begins with a folder of the tree) is a file or folder: by its whole path, from the
-    document's own folder, or by its end. A `*` stands for anything.
+    document's own folder, or by its end. A `*`, NAME, FILE or FOLDER stands for anything.
  2. Class::member stands in that class, module.error in a table of errors; and each word of function(), CamelCase, camelCase, snake_case,
     BACKHAUL_VARIABLE and --option stands in a source outside of C++ comments. FOREIGN are the names of others.
  3. No file is named with a line's number, which is wrong after the next change.
@@ -30,6 +30,7 @@ WORD = re.compile(r"[A-Za-z_]\w*")
 MEMBER = re.compile(r"(\w+)::~?(\w+)(?:\(.*\))?")
 ERROR = re.compile(r"([a-z]+)\.[a-z_]+")
 CLASS = re.compile(r"(?ms)^( *)(?:class|struct|enum class|enum|namespace) (\w+)\b[^;{}]*\{(.*?)^\1\}")
+STAND_IN = re.compile(r"\b(?:NAME|FILE|FOLDER)(?=\b|_)")  # in a path: anything
 NAME = re.compile(r"\w+\((?:\w|, )*\)|[A-Z][a-z0-9]+(?:[A-Z][a-z0-9]*)+|[a-z][a-z0-9]*(?:[A-Z][a-z0-9]*)+|[a-z][a-z0-9]*(?:_[a-z0-9]+)+_?"
                   r"|BACKHAUL_[A-Z_]+|--[a-z][a-z-]+")
 COMMENT = {".py": re.compile(r"(?:^|\s)#(.*)"), ".cpp": re.compile(r"(?<![:\"'])//(.*)"), ".h": re.compile(r"(?<![:\"'])//(.*)")}
@@ -55,11 +56,12 @@ class Tree:
                 if path.relative_to(root).parts[0] in PRODUCT:
                     self.errors.update(re.findall(r'\{"([a-z]+\.[a-z_]+)",\s*"[^"]* ', text))
             self.words.update(word.casefold() for word in WORD.findall(text))
+        self.words.update(f"unit_{folder}" for folder in PRODUCT)  # programs, whose names CMake puts together
         self.modules = {error.split(".")[0] for error in self.errors}
 
     def has_path(self, name, near=""):
         """`near`: the folder of who names it."""
-        name = name.rstrip("/")
+        name = STAND_IN.sub("*", name.rstrip("/"))
         if "*" in name:
             return any(fnmatch.fnmatchcase(path, wanted) for path in self.paths for wanted in (name, f"*/{name}"))
         return name in self.paths or f"{near}/{name}" in self.paths or any(path.endswith("/" + name) for path in self.paths)

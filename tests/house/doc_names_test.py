@@ -10,7 +10,7 @@ import doc_names
 
 GOOD = """# A page
 
-`Records::transact` of `control/store/records.h` (or `records.h`, or `store/rec*.h`) writes; `set_state()` does not. Folders: `control/store/`, `docs`.
+`Records::transact` of `control/store/records.h` (or `records.h`, `store/rec*.h`, `store/NAME.h`) writes; `set_state()` does not. Folders: `control/store/`, `docs`.
 `kind_of_store`, `itemWritten`, `StoreFailed`, `BACKHAUL_SEED`, `store.damaged`, `--state`, `backhaul item --state s`, `/etc/fstab`, `a few words`.
 
 ```sh
