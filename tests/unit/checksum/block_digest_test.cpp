@@ -1,6 +1,5 @@
 #include "checksum/block_digest.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -15,7 +14,6 @@ namespace {
 
 using reference::random_bytes;
 using reference::text_bytes;
-using ::testing::HasSubstr;
 
 // Every kernel that a lane may run on: each is a type with make(), and runs the same suite.
 struct OneBuffer {
@@ -66,7 +64,7 @@ constexpr std::size_t kFullBatch = 16;
 
 TYPED_TEST(BlockHasherTest, SaysWhatItIs) {
   const std::string description(this->hasher_->description());
-  EXPECT_THAT(description, HasSubstr("SHA-256"));
+  EXPECT_NE(description.find("SHA-256"), std::string::npos) << description;
   const bool multi_buffer = TypeParam::kKernel == HashKernel::multi_buffer;
   EXPECT_EQ(description.find("libipsec-mb") != std::string::npos, multi_buffer) << description;
 }
@@ -224,8 +222,8 @@ TEST(HashKernelChoice, RefusesAnUnknownNameAndSaysWhichItKnows) {
     const auto chosen = choose_hash_kernel({}, name);
     ASSERT_FALSE(chosen) << name;
     EXPECT_EQ(chosen.error(), make_error_code(BaseErrc::invalid_argument));
-    EXPECT_THAT(chosen.error().cause(), HasSubstr(name));
-    EXPECT_THAT(chosen.error().cause(), HasSubstr("multi-buffer or one-buffer"));
+    for (const char* said : {name, "multi-buffer or one-buffer"})
+      EXPECT_NE(chosen.error().cause().find(said), std::string::npos) << chosen.error().cause();
   }
 }
 
