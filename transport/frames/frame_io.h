@@ -14,8 +14,8 @@
 
 namespace backhaul {
 
-// Queues frames and pushes them. A payload is borrowed until its release callback ran, which happens
-// inside pump() after the stream took the last byte.
+// Queues frames and pushes them. A payload is borrowed until take_released() gives its token back: after the pump() in
+// which the stream took the last byte.
 class FrameWriter {
  public:
   explicit FrameWriter(ByteStream& stream) : stream_(stream) {}
