@@ -98,7 +98,7 @@ TEST(TransferFault, AFullTargetGivesTheOldDiskBack) {
 TEST(TransferFault, ALinkThatBreaksAnywhereIsTakenUpAgain) {
   const auto seed = sim::seed_from_environment(1);
   unsigned broken = 0;
-  for (std::uint64_t round = 0; round < 40; ++round) {
+  for (std::uint64_t round = 0; round < sim::share(40); ++round) {
     TwoSites sites(seed * 100 + round, round % 4 < 2);
     SCOPED_TRACE(fmt::format("round {}", round));
     const auto size = kExtentSize + 300 * kKiB;
@@ -132,7 +132,7 @@ TEST(TransferFault, ALinkThatBreaksAnywhereIsTakenUpAgain) {
     expect_no_leftovers(sites.target, "disk");
     EXPECT_GE(transfer.counters().blocks_changed, blocks_that_differ(old, pattern.content) > 0 ? 1U : 0U);
   }
-  EXPECT_GT(broken, 40U);
+  EXPECT_GT(broken, sim::share(40));
 }
 
 // By which of them the run was ended: the link alone, the source's program too, or the target's power.
@@ -185,7 +185,7 @@ TEST(TransferFault, WhatWasAcknowledgedIsNotSentAgain) {
 TEST(TransferFault, AFlippedBitIsADamagedFrameAndNothingWrongIsWritten) {
   const auto seed = sim::seed_from_environment(1);
   unsigned damaged = 0;
-  for (std::uint64_t round = 0; round < 24; ++round) {
+  for (std::uint64_t round = 0; round < sim::share(24); ++round) {
     TwoSites sites(seed * 200 + round);
     SCOPED_TRACE(round);
     const auto size = kExtentSize + 300 * kKiB;
@@ -223,7 +223,7 @@ TEST(TransferFault, AFlippedBitIsADamagedFrameAndNothingWrongIsWritten) {
     }
     EXPECT_TRUE(same_disk(disk_content(sites.target, "disk"), pattern.content));
   }
-  EXPECT_GT(damaged, 12U);
+  EXPECT_GT(damaged, sim::share(12));
 }
 
 // A target whose storage changes a bit of what was written, before it is read back.
@@ -283,7 +283,7 @@ TEST_F(LyingStorage, IsAnErrorTheSecondTimeAndTheOldDiskIsSafe) {
 TEST(TransferFault, AFailingTargetDiskEndsTheRunWithItsErrorAndTheNextOneGoesOn) {
   const auto seed = sim::seed_from_environment(1);
   unsigned failed = 0;
-  for (std::uint64_t round = 0; round < 60; ++round) {
+  for (std::uint64_t round = 0; round < sim::share(60); ++round) {
     TwoSites sites(seed * 300 + round, round % 2 == 0);
     SCOPED_TRACE(round);
     const auto format = round % 3 == 0 ? DiskFormat::vhdx : DiskFormat::raw;
@@ -308,7 +308,7 @@ TEST(TransferFault, AFailingTargetDiskEndsTheRunWithItsErrorAndTheNextOneGoesOn)
     EXPECT_TRUE(same_disk(disk_content(sites.target, "disk"), pattern.content));
     expect_no_leftovers(sites.target, "disk");
   }
-  EXPECT_GT(failed, 20U);
+  EXPECT_GT(failed, sim::share(20));
 }
 
 }  // namespace

@@ -86,7 +86,7 @@ class PowerLoss : public ::testing::Test {
 TEST_F(PowerLoss, AtAnyOperationTheTransferGoesOnToTheRightDisk) {
   const auto seed = sim::seed_from_environment(1);
   unsigned losses = 0;
-  for (std::uint64_t round = 0; round < 48; ++round) {
+  for (std::uint64_t round = 0; round < sim::share(48); ++round) {
     SCOPED_TRACE(fmt::format("round {}", round));
     ASSERT_NO_FATAL_FAILURE(prepare(seed * 1000 + round, round));
     bool finished = false;
@@ -107,13 +107,13 @@ TEST_F(PowerLoss, AtAnyOperationTheTransferGoesOnToTheRightDisk) {
     sites_->target.crash();
     EXPECT_TRUE(same_disk(disk_content(sites_->target, "disk"), pattern_.content));
   }
-  EXPECT_GT(losses, 30U);
+  EXPECT_GT(losses, sim::share(30));
 }
 
 TEST_F(PowerLoss, AtAnyOperationACancelGivesTheOldDiskBack) {
   const auto seed = sim::seed_from_environment(1);
   unsigned given_back = 0;
-  for (std::uint64_t round = 0; round < 40; ++round) {
+  for (std::uint64_t round = 0; round < sim::share(40); ++round) {
     SCOPED_TRACE(fmt::format("round {}", round));
     ASSERT_NO_FATAL_FAILURE(prepare(seed * 2000 + round, round));
     if (!crash_at(1 + sites_->random.below(120))) continue;
@@ -149,7 +149,7 @@ TEST_F(PowerLoss, AtAnyOperationACancelGivesTheOldDiskBack) {
       expect_no_torn_disk();
     EXPECT_TRUE(sites_->target.durable_content("disk") == content);
   }
-  EXPECT_GT(given_back, 14U);
+  EXPECT_GT(given_back, sim::share(14));
 }
 
 // The link is lost, the host agent lives on with writes that no checkpoint covered; the next run believes what it
@@ -157,7 +157,7 @@ TEST_F(PowerLoss, AtAnyOperationACancelGivesTheOldDiskBack) {
 TEST_F(PowerLoss, AfterALinkLossBelievesNothingThatWasNotDurable) {
   const auto seed = sim::seed_from_environment(1);
   unsigned losses = 0;
-  for (std::uint64_t round = 0; round < 30; ++round) {
+  for (std::uint64_t round = 0; round < sim::share(30); ++round) {
     SCOPED_TRACE(fmt::format("round {}", round));
     ASSERT_NO_FATAL_FAILURE(prepare(seed * 3000 + round, round));
     transfer_->link_faults = [&](unsigned attempt, std::uint32_t) {
@@ -173,7 +173,7 @@ TEST_F(PowerLoss, AfterALinkLossBelievesNothingThatWasNotDurable) {
     ASSERT_OK(transfer_->run());
     EXPECT_TRUE(same_disk(disk_content(sites_->target, "disk"), pattern_.content));
   }
-  EXPECT_GT(losses, 4U);
+  EXPECT_GT(losses, sim::share(4));
 }
 
 // The target has digests of the old content. A run that overwrites some of it is struck, and the source goes back to
@@ -181,7 +181,7 @@ TEST_F(PowerLoss, AfterALinkLossBelievesNothingThatWasNotDurable) {
 TEST_F(PowerLoss, DigestsOfWhatWasOverwrittenAreNeverBelieved) {
   const auto seed = sim::seed_from_environment(1);
   unsigned losses = 0;
-  for (std::uint64_t round = 0; round < 24; ++round) {
+  for (std::uint64_t round = 0; round < sim::share(24); ++round) {
     SCOPED_TRACE(fmt::format("round {}", round));
     ASSERT_NO_FATAL_FAILURE(prepare(seed * 4000 + round, 1 + round % 2));  // clone or undo, raw, delta
     const auto changed = pattern_;
@@ -197,7 +197,7 @@ TEST_F(PowerLoss, DigestsOfWhatWasOverwrittenAreNeverBelieved) {
     ASSERT_OK(transfer_->run());
     EXPECT_TRUE(same_disk(disk_content(sites_->target, "disk"), old_pattern_.content));
   }
-  EXPECT_GT(losses, 9U);
+  EXPECT_GT(losses, sim::share(9));
 }
 
 }  // namespace

@@ -152,7 +152,7 @@ TEST(Transfer, ADeltaByTagsSendsTheSameBlocksAndProvesTheRootOnlyWhenAllIsRead) 
 TEST(Transfer, RoundsByTagsAndByDigestsFollowEachOther) {
   if (!gmac_available()) GTEST_SKIP() << "this CPU lacks AES and carry-less multiplication";
   const auto seed = sim::seed_from_environment(1);
-  for (std::uint64_t round = 0; round < 12; ++round) {
+  for (std::uint64_t round = 0; round < sim::share(12); ++round) {
     TwoSites sites(seed * 7000 + round);
     auto pattern = random_pattern(sites.random, 2 * kExtentSize + 700);
     make_disk(sites.source, "source", DiskFormat::raw, pattern);
@@ -278,7 +278,7 @@ TEST(Transfer, AVhdxSourceGivesTheSameDiskAndRootAsARawOne) {
 
 TEST(Transfer, ChangedExtentsOnlyAreReadAndTheRestStaysAsItWas) {
   const auto seed = sim::seed_from_environment(1);
-  for (std::uint64_t round = 0; round < 18; ++round) {
+  for (std::uint64_t round = 0; round < sim::share(18); ++round) {
     TwoSites sites(seed * 4000 + round, round % 2 == 0);
     const auto format = *kFormats[round % 3];
     SCOPED_TRACE(fmt::format("round {}, format {}", round, to_string(format)));
@@ -358,7 +358,7 @@ TEST(Transfer, AnInterruptedListOfChangesIsNotShippedTwice) {
   const std::uint64_t extents = 3;
   for (const auto verify : {VerifyMode::none, VerifyMode::written}) {
     std::uint64_t most_acknowledged = 0;
-    for (std::uint64_t fail_at = 1;; ++fail_at) {
+    for (std::uint64_t fail_at = 1;; fail_at += sim::kFaultStride) {
       SCOPED_TRACE(fail_at);
       TwoSites sites(12, true);
       SimTransferOptions options;

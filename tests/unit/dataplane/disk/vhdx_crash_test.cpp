@@ -90,7 +90,7 @@ TEST(VhdxCrashTest, a_power_loss_at_any_operation_loses_nothing_of_the_last_chec
   RecordProperty("seed", std::to_string(seed));
   bool finished = false;
   std::uint64_t operation = 1;
-  for (; !finished && operation < 2000; ++operation) {
+  for (; !finished && operation < 2000; operation += sim::kFaultStride) {
     SCOPED_TRACE(::testing::Message() << "BACKHAUL_SEED=" << seed << ", operation " << operation);
     Session session(seed + operation);
     ASSERT_NO_FATAL_FAILURE(session.create());
@@ -116,7 +116,7 @@ TEST(VhdxCrashTest, a_power_loss_at_any_operation_loses_nothing_of_the_last_chec
 
 TEST(VhdxCrashTest, an_operation_that_fails_once_costs_nothing_when_the_checkpoint_is_repeated) {
   bool failed = true;
-  for (std::uint64_t operation = 1; failed && operation < 2000; ++operation) {
+  for (std::uint64_t operation = 1; failed && operation < 2000; operation += sim::kFaultStride) {
     sim::SimStorage storage;
     testing::FixedRandom random;
     auto disk = create_vhdx(storage.create("disk").value(), {DiskFormat::vhdx, kDiskSize, kMiB}, random).value();

@@ -258,7 +258,7 @@ void run_index_until_crash(SimStorage& storage, SimRandom& random, std::vector<M
 TEST(DigestIndex, ACrashNeverLeavesAClaimThatIsNotTrue) {
   const auto first_seed = sim::seed_from_environment(1);
   std::uint64_t claims = 0;
-  for (std::uint64_t seed = first_seed; seed < first_seed + 200; ++seed) {
+  for (std::uint64_t seed = first_seed; seed < first_seed + sim::share(200); ++seed) {
     SCOPED_TRACE(seed);
     SimRandom random(seed);
     SimStorage storage(SimOptions{.seed = seed});
@@ -290,7 +290,7 @@ TEST(DigestIndex, ACrashNeverLeavesAClaimThatIsNotTrue) {
       }
     }
   }
-  EXPECT_GT(claims, 100U);  // else the test looks at nothing
+  EXPECT_GT(claims, sim::share(100));  // else the test looks at nothing
 }
 
 TEST(DigestIndex, LanesStoreAndForgetWhileOthersSync) {

