@@ -42,10 +42,10 @@ json::object answers(const ApiRoute& route) {
     const auto colon = std::min(word.find(':'), word.size());
     const auto status = word.substr(0, colon);
     json::object answer{{"description", status == "202"   ? "Accepted; Location says where to ask"
-                                        : status == "204" ? "Done"
-                                        : status == "201" ? "Made"
+                                        : status == "204" ? "Succeeded; no content"
+                                        : status == "201" ? "Created"
                                         : status == "503" ? "Not ready"
-                                                          : "Right"}};
+                                                          : "Succeeded"}};
     if (colon < word.size()) answer["content"] = {{route.media, {{"schema", reference(word.substr(colon + 1))}}}};
     if (status == "202")
       answer["headers"] = {{"Location", header("Where the result will be")},
