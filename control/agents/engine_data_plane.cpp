@@ -44,21 +44,6 @@ constexpr std::uint64_t job_epoch(std::uint64_t on_record) {
   return div_up(on_record, std::uint64_t{1} << kEpochShift);
 }
 
-TargetDisk disk_of(const TargetStatus& status) {
-  TargetDisk disk;
-  switch (status.state) {
-    case TargetState::absent: disk.state = TargetDiskState::absent; break;
-    case TargetState::plain: disk.state = TargetDiskState::plain; break;
-    case TargetState::staged: disk.state = TargetDiskState::staged; break;
-    case TargetState::swapped: disk.state = TargetDiskState::swapped; break;
-  }
-  disk.size_bytes = status.size;
-  if (status.state != TargetState::absent) disk.format = to_string(status.format);
-  disk.epoch = job_epoch(status.epoch);
-  disk.root_digest = status.root_digest;
-  return disk;
-}
-
 }  // namespace
 
 EngineDataPlane::~EngineDataPlane() {
@@ -251,11 +236,12 @@ auto EngineDataPlane::at_target(const DiskRef& target, const Local& local, const
   return done;
 }
 
-Result<TargetDisk> EngineDataPlane::query_disk(const DiskRef& target) {
-  BH_TRY(const auto status, at_target(
-                                target, [&](const std::string& name) { return node_.store.query(name); },
-                                [](const TargetUrl& place, TlsContext& tls) { return query_target(place, tls); }));
-  return disk_of(status);
+Result<TargetStatus> EngineDataPlane::query_disk(const DiskRef& target) {
+  BH_TRY(auto status, at_target(
+                          target, [&](const std::string& name) { return node_.store.query(name); },
+                          [](const TargetUrl& place, TlsContext& tls) { return query_target(place, tls); }));
+  status.epoch = job_epoch(status.epoch);
+  return status;
 }
 
 Result<void> EngineDataPlane::swap_disk(const DiskRef& target, std::uint64_t epoch) {
@@ -314,7 +300,7 @@ Result<ChangeSample> EngineDataPlane::sample(const DiskRef& source, const DiskRe
   sample.allocated_bytes = ours.allocated_bytes;
   sample.digest_bytes_per_s = ours.digest_bytes_per_s;
   BH_TRY(const auto found, query_disk(target));
-  sample.target_exists = found.state != TargetDiskState::absent;
+  sample.target_exists = found.state != TargetState::absent;
   if (!sample.target_exists) return sample;
   call.path = target.path;
   call.pick = 0;

@@ -34,7 +34,7 @@ class EngineDataPlane final : public DataPlane {
   Result<void> cancel_round(RoundHandle handle) override;
   void forget_round(RoundHandle handle) noexcept override;
 
-  Result<TargetDisk> query_disk(const DiskRef& target) override;
+  Result<TargetStatus> query_disk(const DiskRef& target) override;
   Result<void> swap_disk(const DiskRef& target, std::uint64_t epoch) override;
   Result<void> give_back(const DiskRef& target, std::uint64_t epoch) override;
   Result<void> release_old(const DiskRef& target, std::uint64_t epoch) override;

@@ -12,7 +12,7 @@
 
 #include "base/error.h"
 #include "control/model/phases.h"
-#include "dataplane/disk/io.h"
+#include "dataplane/protocol/transfer.h"
 
 namespace backhaul {
 
@@ -57,20 +57,6 @@ struct RoundProgress {
 
 using RoundHandle = std::uint64_t;
 
-enum class TargetDiskState : std::uint8_t {
-  absent,
-  plain,    // a disk, no transfer
-  staged,   // a transfer is unfinished or finished and kept; the old disk can be had back
-  swapped,  // the new disk has the name; the old one can still be had back
-};
-struct TargetDisk {
-  TargetDiskState state = TargetDiskState::absent;
-  std::uint64_t size_bytes = 0;
-  std::string format;
-  std::uint64_t epoch = 0;
-  std::string root_digest;  // swapped: of what was delivered, when nobody has written to the disk since; else empty
-};
-
 struct HostReport {
   std::uint64_t free_bytes = 0;
   std::int64_t unix_time_s = 0;              // the host's clock at the moment of asking
@@ -102,7 +88,8 @@ class DataPlane {
   virtual Result<void> cancel_round(RoundHandle handle) = 0;
   virtual void forget_round(RoundHandle handle) noexcept = 0;  // after its end
 
-  virtual Result<TargetDisk> query_disk(const DiskRef& target) = 0;
+  // Its epoch is a job's, as in RoundRequest.
+  virtual Result<TargetStatus> query_disk(const DiskRef& target) = 0;
   // The staged disk gets the disk's name, the old one is kept aside. No error when it is swapped already.
   virtual Result<void> swap_disk(const DiskRef& target, std::uint64_t epoch) = 0;
   // The old disk is back, byte for byte, and nothing of the transfer is left; also after swap_disk, until release_old

@@ -42,32 +42,32 @@ std::uint64_t source_size(const Location& source, const VmFacts& facts, const st
 }
 
 // VHDX sizes are whole sectors.
-bool sizes_agree(const TargetDisk& found, std::uint64_t size) {
-  if (found.size_bytes == size) return true;
-  return found.format != "raw" && (found.size_bytes == align_up(size, 512) || found.size_bytes == align_up(size, 4096));
+bool sizes_agree(const TargetStatus& found, std::uint64_t size) {
+  if (found.size == size) return true;
+  return found.format != DiskFormat::raw && (found.size == align_up(size, 512) || found.size == align_up(size, 4096));
 }
 
 void check_disks(Checks& checks, const Location& source, const Location& target, const HostReport& report,
-                 const std::vector<TargetDisk>& target_disks, const VmFacts& source_facts) {
+                 const std::vector<TargetStatus>& target_disks, const VmFacts& source_facts) {
   std::uint64_t needed = 0;
   for (std::size_t i = 0; i < target.disks.size(); ++i) {
     const DiskPlace& place = target.disks[i];
     const std::string name = "disk:" + place.name;
     const std::uint64_t size = source_size(source, source_facts, place.name);
-    const TargetDisk found = i < target_disks.size() ? target_disks[i] : TargetDisk{};
+    const TargetStatus found = i < target_disks.size() ? target_disks[i] : TargetStatus{};
     if (!report.formats.empty() && !contains(report.formats, place.format)) {
       checks.failed(name, "preflight.format", "the host agent cannot write format " + place.format,
                     "Choose one of its formats for this disk.");
-    } else if (found.state != TargetDiskState::absent && !found.format.empty() && found.format != place.format) {
+    } else if (found.state != TargetState::absent && to_string(found.format) != place.format) {
       checks.failed(name, "preflight.format",
-                    fmt::format("the disk there is {}, the item says {}", found.format, place.format),
+                    fmt::format("the disk there is {}, the item says {}", to_string(found.format), place.format),
                     "Correct the item's format, or move the old disk away.");
     } else if (size == 0) {
       checks.failed(name, "preflight.disk_size", "the source disk's size is not known",
                     "Check that the VM driver describes this disk.");
-    } else if (found.state != TargetDiskState::absent && !sizes_agree(found, size)) {
+    } else if (found.state != TargetState::absent && !sizes_agree(found, size)) {
       checks.failed(name, "preflight.disk_size",
-                    fmt::format("the disk there has {} bytes, the source {}", found.size_bytes, size),
+                    fmt::format("the disk there has {} bytes, the source {}", found.size, size),
                     "A disk is never resized: check that both are the same disk, or move the old one away.");
     } else {
       checks.ok(name);
@@ -91,7 +91,7 @@ std::string_view to_string(CheckLevel level) noexcept {
 }
 
 std::vector<Check> check_host(const Item& item, const Location& source, const Location& target,
-                              const HostReport& report, const std::vector<TargetDisk>& target_disks,
+                              const HostReport& report, const std::vector<TargetStatus>& target_disks,
                               const VmFacts& source_facts, std::int64_t now_unix_s) {
   Checks checks;
   const std::int64_t life_s = report.certificate_ends_unix_s - now_unix_s;
@@ -164,11 +164,11 @@ PreflightReport run_preflight(JobServices& services, const Item& item, const Loc
   auto append = [&](std::vector<Check> more) { report.checks.insert(report.checks.end(), more.begin(), more.end()); };
 
   if (host_report && target_host) {
-    std::vector<TargetDisk> disks;
+    std::vector<TargetStatus> disks;
     for (const auto& place : target.disks) {
       auto found = services.data_plane.query_disk({target.host, place.path});
       if (!found) own.failed("disk:" + place.name, found.error());
-      disks.push_back(found ? *found : TargetDisk{});
+      disks.push_back(found ? *found : TargetStatus{});
     }
     append(own.take());
     append(check_host(item, source, target, *target_host, disks, source_facts, services.clock.unix_time_s()));

@@ -14,7 +14,7 @@ inline constexpr std::int64_t kMinCertificateLife_s = 24 * 3600, kWarnCertificat
 
 // Both ends' disks: `target_disks` pairs with item's by position (absent ones included).
 std::vector<Check> check_host(const Item& item, const Location& source, const Location& target,
-                              const HostReport& report, const std::vector<TargetDisk>& target_disks,
+                              const HostReport& report, const std::vector<TargetStatus>& target_disks,
                               const VmFacts& source_facts, std::int64_t now_unix_s);
 std::vector<Check> check_vm(const Item& item, const Location& target, const VmFacts& target_facts,
                             const PlannedFailoverRequest& request);

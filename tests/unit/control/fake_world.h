@@ -172,15 +172,13 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
     });
   }
   void forget_round(RoundHandle handle) noexcept override { rounds.erase(handle); }
-  Result<TargetDisk> query_disk(const DiskRef& target) override {
+  Result<TargetStatus> query_disk(const DiskRef& target) override {
     const Disk& found = disks[target.host + ":" + target.path];
     if (!host_connected && !target.host.empty()) return make_error(ControlErrc::host_unreachable, target.host);
-    TargetDisk disk{found.exists ? TargetDiskState::plain : TargetDiskState::absent,
-                    found.exists ? 100u : 0u,
-                    "raw",
-                    found.epoch,
-                    {}};
-    if (found.swapped) disk.state = TargetDiskState::swapped;
+    TargetStatus disk;
+    disk.state = found.swapped ? TargetState::swapped : found.exists ? TargetState::plain : TargetState::absent;
+    disk.size = found.exists ? 100u : 0u;
+    disk.epoch = found.epoch;
     if (found.swapped && found.content == found.delivered) disk.root_digest = found.staged_root;
     return disk;
   }

@@ -22,10 +22,10 @@ class EnginePlane : public TwoSites {
     recovery_->write("web-os.img", now_);
     primary_->write("web/os.img", old_);
   }
-  TargetDisk look(const DiskRef& disk) {
+  TargetStatus look(const DiskRef& disk) {
     const auto found = plane_->query_disk(disk);
     EXPECT_TRUE(found) << found.error().to_string();
-    return found ? *found : TargetDisk{};
+    return found ? *found : TargetStatus{};
   }
   // A full round of some seconds, of which a part is done.
   Result<RoundHandle> start_slowly(const DiskRef& source, const DiskRef& target) {
@@ -49,7 +49,7 @@ TEST_F(EnginePlane, a_round_stages_what_differs_and_leaves_the_old_disk_its_name
   EXPECT_EQ(progress.result.disk_bytes, kSize);
   EXPECT_EQ(progress.result.root_digest_source.size(), 64u);
   EXPECT_EQ(progress.result.root_digest_source, progress.result.root_digest_target);
-  EXPECT_EQ(look(kThere).state, TargetDiskState::staged);
+  EXPECT_EQ(look(kThere).state, TargetState::staged);
   EXPECT_EQ(look(kThere).epoch, 1u);
 }
 
@@ -66,10 +66,10 @@ TEST_F(EnginePlane, rounds_go_on_with_what_is_staged_and_the_swap_keeps_the_old_
   EXPECT_EQ(progress.result.root_digest_source, progress.result.root_digest_target);
   ASSERT_TRUE(plane_->swap_disk(kThere, 3));
   EXPECT_EQ(primary_->read("web/os.img"), now_);
-  EXPECT_EQ(look(kThere).state, TargetDiskState::swapped);
+  EXPECT_EQ(look(kThere).state, TargetState::swapped);
   EXPECT_TRUE(plane_->swap_disk(kThere, 4)) << "twice is once";
   ASSERT_TRUE(plane_->release_old(kThere, 5));
-  EXPECT_EQ(look(kThere).state, TargetDiskState::plain);
+  EXPECT_EQ(look(kThere).state, TargetState::plain);
   EXPECT_TRUE(plane_->release_old(kThere, 6)) << "twice is once";
   EXPECT_EQ(primary_->read("web/os.img"), now_);
 }
@@ -78,7 +78,7 @@ TEST_F(EnginePlane, the_old_disk_comes_back_before_and_after_the_swap) {
   EXPECT_SUCCEEDED(finish(round(kHere, kThere, 1)));
   ASSERT_TRUE(plane_->give_back(kThere, 2));
   EXPECT_EQ(primary_->read("web/os.img"), old_);
-  EXPECT_EQ(look(kThere).state, TargetDiskState::plain);
+  EXPECT_EQ(look(kThere).state, TargetState::plain);
   EXPECT_TRUE(plane_->give_back(kThere, 3)) << "there is nothing to give back";
   EXPECT_SUCCEEDED(finish(round(kHere, kThere, 4)));
   ASSERT_TRUE(plane_->swap_disk(kThere, 5));
@@ -93,7 +93,7 @@ TEST_F(EnginePlane, a_kept_disk_that_the_vm_wrote_to_is_released_instead_of_give
   primary_->write("web/os.img", now_);
   const auto undone = plane_->give_back(kThere, 3);
   ASSERT_TRUE(undone) << undone.error().to_string();
-  EXPECT_EQ(look(kThere).state, TargetDiskState::plain);
+  EXPECT_EQ(look(kThere).state, TargetState::plain);
   EXPECT_SUCCEEDED(finish(round(kHere, kThere, 4)));
 }
 
@@ -126,11 +126,11 @@ TEST_F(EnginePlane, the_way_back_sends_from_the_agent_onto_the_own_store) {
   EXPECT_SUCCEEDED(progress);
   EXPECT_EQ(progress.result.blocks_changed, 1u);
   EXPECT_EQ(progress.result.root_digest_source, progress.result.root_digest_target);
-  EXPECT_EQ(look(kHere).state, TargetDiskState::staged);
+  EXPECT_EQ(look(kHere).state, TargetState::staged);
   ASSERT_TRUE(plane_->swap_disk(kHere, 2));
   EXPECT_EQ(recovery_->read("web-os.img"), old_);
   ASSERT_TRUE(plane_->release_old(kHere, 3));
-  EXPECT_EQ(look(kHere).state, TargetDiskState::plain);
+  EXPECT_EQ(look(kHere).state, TargetState::plain);
 }
 
 TEST_F(EnginePlane, the_way_back_knows_the_root_of_a_round_with_changed_extents_alone) {
@@ -214,7 +214,7 @@ TEST_F(EnginePlane, a_delivery_that_is_not_known_any_more_is_no_base) {
 
 TEST_F(EnginePlane, a_full_round_needs_no_old_disk) {
   fs::remove(primary_->root / "web/os.img");
-  EXPECT_EQ(look(kThere).state, TargetDiskState::absent);
+  EXPECT_EQ(look(kThere).state, TargetState::absent);
   auto full = round(kHere, kThere, 1);
   full.sync = DataSync::for_synchronization;
   full.verify = "none";
@@ -223,7 +223,7 @@ TEST_F(EnginePlane, a_full_round_needs_no_old_disk) {
   EXPECT_SUCCEEDED(progress);
   EXPECT_TRUE(progress.result.root_digest_target.empty());
   ASSERT_TRUE(plane_->swap_disk(kThere, 2));
-  EXPECT_EQ(look(kThere).format, "vhdx");
+  EXPECT_EQ(look(kThere).format, DiskFormat::vhdx);
 }
 
 TEST_F(EnginePlane, a_cancelled_round_writes_nothing_more) {
