@@ -38,7 +38,7 @@ def link_share(bed, delay, fraction):
         if fraction is not None:  # the first rounds leave the digest index
             for one in contestants:
                 one.run()
-        found = place.alternate(contestants)
+        found = place.alternate(contestants, min(bed.sizes.rounds, 5))  # the link sets the pace: there is little noise
         for size in (small, large):
             beds.expect_equal(sources[size], place.store / f"{size}.raw")
     less, more = must(found[str(small)]), must(found[str(large)])
