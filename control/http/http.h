@@ -1,5 +1,5 @@
-// HTTP/1.1 over a byte stream, both ends: what the API, the host agent's services and the command line share. Blocking,
-// one connection on one thread; the grammar is Boost.Beast's. Everything from a peer is bounded before it is kept.
+// HTTP/1.1 over a byte stream, server and client; the API, the host agent's services and the command line use it.
+// Blocking, one connection on one thread. Boost.Beast parses; whatever a peer sends is bounded before it is kept.
 #pragma once
 
 #include <atomic>
@@ -28,11 +28,11 @@ struct HttpRequest {
   std::string body;
   std::string peer;  // certificate's common name, else the address
 
-  std::string_view header(std::string_view name) const noexcept;  // first of that (lower-case) name; empty: absent
+  std::string_view header(std::string_view name) const noexcept;  // first value of this lower-case name; empty: absent
 };
 
-// Writes the pieces of a response whose length is not known; each piece goes out at once. Fails when the client went
-// away, took nothing for the write timeout, or the server stops.
+// Writes a response of unknown length; each piece goes out at once. Fails when the client is gone, took nothing for the
+// write timeout, or the server stops.
 class HttpBodyWriter {
  public:
   virtual ~HttpBodyWriter() = default;
@@ -45,8 +45,8 @@ struct HttpResponse {
   HttpHeaders headers;
   std::string content_type = "application/json";
   std::string body;
-  // When set, `body` is ignored: called on the connection's thread until it returns, sent in chunks; then the
-  // connection closes.
+  // When set, it replaces `body`: the connection's thread calls it once, sends its pieces in chunks, and closes the
+  // connection.
   std::function<Result<void>(HttpBodyWriter&)> stream;
 
   std::string_view header(std::string_view name) const noexcept;
@@ -57,17 +57,17 @@ struct HttpLimits {
   std::size_t body_bytes = 1024 * 1024;
   std::chrono::seconds idle{60};     // between requests of one connection
   std::chrono::seconds request{30};  // from a request's first byte to its last
-  std::chrono::seconds write{30};    // a client that takes nothing
+  std::chrono::seconds write{30};    // until a client takes more of the response
   unsigned requests_per_connection = 1000;
 };
 
 using HttpHandler = std::function<HttpResponse(const HttpRequest&)>;
 
-// Called for what the server itself refuses: 400 not HTTP, 408 too slow, 413 body, 431 header. `refuse` makes the
-// response in the API's error shape.
+// Makes the response, in the API's error shape, to what the server itself refuses: 400 not HTTP, 408 too slow, 413 body
+// too large, 431 header too large.
 using HttpRefusal = std::function<HttpResponse(unsigned status, std::string_view why)>;
 
-// Serves one connection to its end. Returns when the peer went away, a limit was passed, or `stopping`.
+// Serves one connection. Returns when the peer is gone, a limit is passed, or `stopping` is set.
 void serve_http(std::unique_ptr<ByteStream> stream, const HttpHandler& handler, const HttpRefusal& refuse, Clock& clock,
                 const std::atomic<bool>& stopping, const HttpLimits& limits = {});
 
@@ -77,7 +77,7 @@ class HttpClient {
  public:
   HttpClient(Endpoint endpoint, std::shared_ptr<TlsContext> tls, Clock& clock);
   ~HttpClient();
-  // Errors: those of the link and of TLS; ControlErrc for a peer that does not speak HTTP. A status is no error.
+  // Errors: the link's and TLS's; a ControlErrc when the peer does not speak HTTP. A status is never an error.
   Result<HttpResponse> send(std::string_view method, std::string_view target, const HttpHeaders& headers,
                             std::string_view body, std::chrono::milliseconds timeout);
   // For endless responses: `piece` gets each piece of the body as it comes, until it returns false or the response

@@ -57,7 +57,7 @@ struct PieceBody {
 
 using Parser = http::response_parser<PieceBody>;
 
-// In place of a limit on the whole exchange: only silence ends it.
+// No limit on the whole exchange: only silence ends it.
 constexpr Clock::Duration kEndless{0};
 
 Error no_http(const error_code& code) {
@@ -76,7 +76,7 @@ struct HttpClient::State {
   Clock& clock;
   std::unique_ptr<TlsStream> stream;
   std::unique_ptr<HttpWire> wire;
-  bool answered = false;  // a byte of the present answer came
+  bool answered = false;  // a byte of this answer has come
 
   void close() {
     wire.reset();
@@ -112,7 +112,7 @@ std::string HttpClient::State::head(std::string_view method, std::string_view ta
   return text + "\r\n";
 }
 
-// Feeds the parser to the end of the answer. `limit`: the whole may take so long; 0: only silence ends it.
+// Feeds the parser to the end of the answer. `limit`: of the whole answer; 0: only silence ends it.
 Result<void> HttpClient::State::read(Parser& parser, Clock::Duration limit) {
   const auto deadline = clock.now() + limit;
   auto& input = wire->input();
@@ -142,7 +142,7 @@ Result<HttpResponse> HttpClient::State::exchange(std::string_view method, std::s
                                                  const PieceBody::value_type& piece, Clock::Duration limit) {
   const auto deadline = clock.now() + (limit == kEndless ? Clock::Duration(kWriteTimeout) : limit);
   answered = false;
-  // A server that refuses early may close before it took all; its answer is worth more than our failure to send.
+  // A server that refuses early may close before it has read all; its answer says more than our failure to send.
   auto sent = wire->write_all(request, kWriteTimeout, deadline);
   if (!sent && sent.error() == make_error_code(BaseErrc::timed_out)) return sent.error();
   while (true) {
@@ -191,8 +191,8 @@ Result<HttpResponse> HttpClient::send(std::string_view method, std::string_view 
     }
     s.close();
     const bool timed_out = response.error() == make_error_code(BaseErrc::timed_out);
-    // A kept connection may have been closed at the moment it was used. Nothing came back, but the server may have
-    // acted, so only what can be said twice is said again.
+    // The server may have closed a kept connection just as we used it. It may still have acted, so only an idempotent
+    // request is sent again.
     if (fresh || s.answered || timed_out || !is_idempotent(method)) return response;
   }
 }

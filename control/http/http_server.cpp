@@ -19,10 +19,10 @@ namespace {
 namespace http = boost::beast::http;
 using boost::system::error_code;
 
-// A whole answer may take this many times as long as HttpLimits::write: a client that takes a byte now and then does
-// not hold a connection for ever.
+// A whole answer may take this many times HttpLimits::write, so that a client that takes a byte now and then cannot
+// hold a connection for ever.
 constexpr int kWholeAnswer = 10;
-// What is still read after a refusal, so that the client sees the answer.
+// Bytes still read after a refusal, so that the client sees the answer.
 constexpr std::size_t kLingerBytes = 4 * kMiB;
 constexpr std::chrono::seconds kLinger{2};
 
@@ -31,7 +31,7 @@ struct Refusal {
   std::string why;
 };
 
-// What Beast reports, as a status.
+// The HTTP status for Beast's error.
 Refusal refusal_of(const error_code& code) {
   if (code == http::error::header_limit) return {431, "the header is too large"};
   if (code == http::error::body_limit) return {413, "the body is too large"};
@@ -103,7 +103,7 @@ class Connection final : private HttpBodyWriter {
   bool chunked_ = false;
 };
 
-// Feeds the parser until the header, or all, is there.
+// Feeds the parser until the header, or the whole request, is there.
 Result<std::optional<Refusal>> Connection::read_part(Parser& parser, bool header_only, Clock::Duration deadline) {
   auto& input = wire_.input();
   while (!(header_only ? parser.is_header_done() : parser.is_done())) {
@@ -113,7 +113,7 @@ Result<std::optional<Refusal>> Connection::read_part(Parser& parser, bool header
     input.erase(0, used);
     if (code && code != http::error::need_more) return std::optional(refusal_of(code));
     if (used > 0) continue;
-    // What Beast does not take is an unfinished line; it never has to be longer than a header may be.
+    // Beast leaves only an unfinished line, which may be no longer than a header.
     if (input.size() >= limits_.header_bytes)
       return std::optional(parser.is_header_done() ? Refusal{400, "a chunk's header is too large"}
                                                    : refusal_of(http::error::header_limit));
@@ -126,8 +126,8 @@ Result<std::optional<Refusal>> Connection::read_part(Parser& parser, bool header
   return std::optional<Refusal>();
 }
 
-// What the grammar allows and a server must not: two ways to say where the body ends (RFC 9112, section 6.3), no or two
-// hosts, bytes that are no URL.
+// Refuses what the grammar allows and a server must not accept: two ways to say where the body ends (RFC 9112, section
+// 6.3), no Host or two, bytes that are not a URL.
 std::optional<Refusal> Connection::check_header(const Parser& parser, const HttpRequest& request) const {
   const auto count = [&](std::string_view name) {
     return std::count_if(request.headers.begin(), request.headers.end(), [&](auto& h) { return h.first == name; });
@@ -159,7 +159,7 @@ Result<std::optional<Refusal>> Connection::read_request(Parser& parser, HttpRequ
 
   BH_TRY(auto refused, read_part(parser, true, deadline));
   if (refused) return refused;
-  // Taken now: what a chunked body's trailer says is no header.
+  // Taken before the body: a chunked body's trailer adds no headers.
   const auto& head = parser.get();
   request.method = std::string(head.method_string());
   request.target = std::string(head.target());
@@ -181,7 +181,7 @@ HttpResponse Connection::call(const HttpRequest& request) const {
   try {
     return handler_(request);
   } catch (const std::exception& thrown) {
-    // Out of memory, or a defect: this connection's answer, not the process's end.
+    // Out of memory, or a defect: this request fails, the process goes on.
     spdlog::error("http: {} from {}: {}", request.method, request.peer, thrown.what());
     return refuse_(500, "the request could not be handled");
   }
@@ -223,7 +223,7 @@ bool Connection::send_stream(const HttpResponse& response, std::string header, b
   header += chunked_ ? "transfer-encoding: chunked\r\nconnection: close\r\n\r\n" : "connection: close\r\n\r\n";
   if (!put(header) || head) return false;
   try {
-    // Without the last chunk the client knows that the answer is not whole.
+    // A missing last chunk tells the client that the answer is not whole.
     if (response.stream(*this) && chunked_) (void)put("0\r\n\r\n");
   } catch (const std::exception& thrown) {
     spdlog::error("http: a stream to {}: {}", peer_, thrown.what());

@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::size_t kReadSize = 16 * kKiB;
 constexpr std::size_t kKeptWhileStreaming = 64 * kKiB;
-// How long a stop or a clock of tests may go unnoticed.
+// The longest that a stop, or a test's clock, goes unnoticed.
 constexpr std::chrono::milliseconds kSlice{100};
 
 Error timed_out(const char* what) { return make_error(BaseErrc::timed_out, what); }

@@ -1,5 +1,5 @@
-// The byte stream as HTTP's two ends use it: blocking, with deadlines by the clock that is passed in, and stopped by a
-// flag. No grammar. Private to its room.
+// A byte stream for HTTP's server and client: blocking, with deadlines by the given clock, stopped by a flag. It knows
+// no grammar. The connection's thread uses it. Private to its room.
 #pragma once
 
 #include <atomic>
@@ -20,18 +20,18 @@ class HttpWire {
   // Received and not yet consumed. Bounded by whoever calls fill().
   std::string& input() noexcept { return input_; }
 
-  // Appends to input() what came; waits for at least one byte. Errors: closed and lost, timed_out when `deadline`
+  // Appends received bytes to input(); waits for at least one. Errors: closed and lost, timed_out when `deadline`
   // (clock's time) passed, cancelled when stopping.
   Result<void> fill(Clock::Duration deadline);
-  // Until all is out. timed_out when nothing was taken for `stall`, or `deadline` passed. Goes on when stopping, up to
-  // `stall`: an answer that was begun is finished.
+  // Returns when all is written. Error: timed_out when the peer took nothing for `stall`, or `deadline` passed. A stop
+  // does not end it: a begun answer is finished.
   Result<void> write_all(std::string_view bytes, Clock::Duration stall, Clock::Duration deadline);
 
   // Whether the peer has closed or broken the stream. What it sends meanwhile is kept in input() up to a limit, then
   // it counts as gone.
   bool peer_gone();
-  // Reads and throws away until the peer closes, `limit` bytes came or `deadline` passed: so that a peer in the middle
-  // of sending reads our answer instead of a reset.
+  // Reads and discards until the peer closes, `limit` bytes have come or `deadline` has passed, so that a peer that
+  // still sends gets our answer and not a reset.
   void linger(std::size_t limit, Clock::Duration deadline);
 
   bool stopping() const noexcept { return stopping_ != nullptr && stopping_->load(std::memory_order_relaxed); }
@@ -46,7 +46,7 @@ class HttpWire {
   std::string input_;
 };
 
-// "Name: Value" pairs as both ends keep them.
+// Header names are kept in lower case.
 std::string to_lower(std::string_view text);
 
 }  // namespace backhaul

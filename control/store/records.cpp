@@ -9,7 +9,7 @@
 namespace backhaul {
 namespace {
 
-constexpr int kMaxConflicts = 200;  // in a row, for one change: more is no contention but a defect
+constexpr int kMaxConflicts = 200;  // in a row, for one change; more is a defect, not contention
 
 template <class State>
 void require_transition(std::string_view what, const std::string& id, State from, State to) {

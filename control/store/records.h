@@ -16,8 +16,8 @@
 
 namespace backhaul {
 
-// Every state of an item or job is set here and nowhere else. A transition that the table does not know is a defect: it
-// is logged and the process ends, before anything wrong is stored.
+// Only these set the state of an item or job. A transition that the table does not know is a defect: it is logged, and
+// the process ends before it is stored.
 void set_state(Item& item, ItemState state);
 void set_state(Job& job, JobState state);
 
@@ -30,7 +30,7 @@ class Transaction {
   Result<Item*> item(std::string_view id);
   Result<Job*> job(std::string_view id);
   Result<RecoveryPlan*> plan(std::string_view id);
-  // New objects; conflict at the end when they exist.
+  // Add a new object. The transaction ends with conflict when it exists.
   Job& add(Job job);
   void add(Item item);
   void add(RecoveryPlan plan);
@@ -59,7 +59,7 @@ class Transaction {
 
 class Records {
  public:
-  // Told after each commit, on the committing thread.
+  // Called after each commit, on the committing thread.
   struct Observer {
     std::function<void(const Item&)> item_written;
     std::function<void(const Job&)> job_written;
@@ -77,7 +77,7 @@ class Records {
   Result<std::vector<Job>> jobs();
   Result<std::vector<RecoveryPlan>> plans();
 
-  // An error of `change` ends the transaction and nothing is written.
+  // An error of `change` ends the transaction; nothing is written then.
   Result<void> transact(const std::function<Result<void>(Transaction&)>& change,
                         Durability durability = Durability::durable);
 

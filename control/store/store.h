@@ -18,8 +18,8 @@
 
 namespace backhaul {
 
-// `durable`: survives a power loss when the call returns (intents, outcomes, verbs). `relaxed`: survives kill -9; may
-// be lost, never torn and never reordered before an earlier durable write, by a power loss (progress).
+// `durable` (intents, outcomes, verbs): survives a power loss when the call returns. `relaxed` (progress): survives
+// kill -9; a power loss may lose it, but never tears it or moves it before an earlier durable write.
 enum class Durability { durable, relaxed };
 
 struct StoredObject {
@@ -60,7 +60,7 @@ struct TokenRecord {
   std::string id;    // the public half of the token
   std::string hash;  // SHA-256 of the secret half, hex
   Role role = Role::reader;
-  std::int64_t created_unix_s = 0, expires_unix_s = 0;  // 0: never
+  std::int64_t created_unix_s = 0, expires_unix_s = 0;  // expires 0: never
 };
 
 class Store {
@@ -69,12 +69,12 @@ class Store {
 
   virtual Result<std::optional<StoredObject>> get(std::string_view kind, std::string_view id) = 0;
   virtual Result<std::vector<StoredObject>> list(std::string_view kind) = 0;  // by id
-  // All or nothing: conflict when one expected version differs, and then nothing is changed.
+  // Writes all or nothing: conflict, and no change, when an expected version differs.
   virtual Result<void> commit(std::span<const StoreWrite> writes, Durability durability) = 0;
-  // A number that was never given before, for `name`; from 1.
+  // The next number of `name`, never given before; from 1.
   virtual Result<std::uint64_t> next_number(std::string_view name) = 0;
 
-  // Takes or renews. conflict when another owner holds it and it has not expired.
+  // Takes or renews the lease. conflict: another owner holds it and it has not expired.
   virtual Result<Lease> acquire_lease(std::string_view name, std::string_view owner, std::int64_t ttl_s,
                                       std::int64_t now_unix_s) = 0;
   virtual Result<void> release_lease(std::string_view name, std::string_view owner) = 0;
