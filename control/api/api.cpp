@@ -85,7 +85,7 @@ Result<void> require_role(ApiContext& context, const ApiRoute& route, const ApiC
 }
 
 Result<void> read_body(const ApiRoute& route, ApiCall& call) {
-  if (route.body.empty()) return {};  // what a GET carries means nothing
+  if (route.body.empty()) return {};  // a body that the route does not take is ignored
   const auto& text = call.http.body;
   if (text.empty()) {
     if (route.body_required) return make_error(ApiErrc::bad_json, "a body is needed");
@@ -102,7 +102,7 @@ Result<HttpResponse> dispatch(ApiContext& context, ApiCall& call) {
   if (match) call.route = match->route;
   const bool open = call.route != nullptr && !call.route->role;
   if (!open) {
-    // Who has no token does not learn what exists.
+    // First of all: a caller without a token does not learn what exists.
     BH_TRY(call.actor, authenticate(context, call.http));
     if (!match) return match.error();
   }
@@ -124,7 +124,7 @@ AuthFailures::Verdict AuthFailures::add(const std::string& peer, Clock::Duration
   const std::lock_guard lock(mutex_);
   if (windows_.size() >= kMaxPeers && !windows_.contains(peer))
     std::erase_if(windows_, [&](const auto& entry) { return now - entry.second.began >= std::chrono::minutes(1); });
-  // When even that does not help, all newcomers share one window.
+  // When the table stays full, all newcomers share one window.
   auto& window = windows_[windows_.size() >= kMaxPeers && !windows_.contains(peer) ? std::string() : peer];
   if (window.failures == 0 || now - window.began >= std::chrono::minutes(1)) window = {now, 0};
   ++window.failures;
@@ -231,7 +231,7 @@ Error as_mismatch(Error error, bool conditional) {
 }
 
 std::string next_link(const ApiCall& call, std::string_view token) {
-  // The same request, only further on: its parameters are kept as they were sent.
+  // The same request with another skipToken: its other parameters stay as they were sent.
   const std::string_view target = call.http.target;
   const auto question = std::min(target.find('?'), target.size());
   std::string query = fmt::format("skipToken={}", token);

@@ -41,7 +41,7 @@ void parsed(TableReader& t, std::string_view key, T& value, Parse parse, std::st
 }
 constexpr std::string_view kTime = "a time in ISO 8601, as 2026-01-31T12:00:00Z";
 
-// What is taken and means nothing here.
+// Fields that are accepted and mean nothing here.
 void ignored(TableReader& t, std::initializer_list<std::string_view> keys) {
   for (const auto key : keys) {
     std::string text;
@@ -291,7 +291,7 @@ void read_arm_group(TableReader& t, ArmPlan& plan) {
   (type == "Shutdown" ? plan.shutdown_end : plan.failover_end) = std::move(end);
 }
 
-// The groups are shut down in reverse boot order, so what runs before everything stands at the last one.
+// Groups are shut down in reverse boot order, so the actions before everything stand at the last group.
 Result<RecoveryPlan> from_arm(ArmPlan arm, std::string_view id) {
   RecoveryPlan plan;
   plan.id = id;

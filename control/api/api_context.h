@@ -41,11 +41,11 @@ class RequestCounts {
   Counts counts_;  // bounded: routes x statuses
 };
 
-// Bad tokens by address, so that guessing is slow and cannot fill the audit log. Thread-safe.
+// Counts bad tokens by address: makes guessing slow and keeps it from filling the audit log. Thread-safe.
 class AuthFailures {
  public:
   enum class Verdict { audit, audit_last, refuse };
-  // One more failure at this time.
+  // Counts one more failure at this time.
   Verdict add(const std::string& peer, Clock::Duration now);
 
  private:
@@ -73,17 +73,17 @@ struct ApiContext {
 HttpResponse json_response(unsigned status, const boost::json::value& body);
 HttpResponse empty_response(unsigned status);
 void add_etag(HttpResponse& response, std::uint64_t version);
-// 202 with where to ask, for a verb on a job (or an item, for `remove`).
+// 202 with the URLs of status and result, for a verb on a job (or on an item, for `remove`).
 HttpResponse accepted(const ApiCall& call, std::string_view verb, std::string_view object);
 
-// If-Match and If-None-Match, as the service takes it: nothing, a version, or 0 (must not exist). `present`: the
-// object's version, 0 when there is none.
+// If-Match and If-None-Match as an expected version: nothing, a version, or 0 (must not exist). `present`: the object's
+// version, 0 when it does not exist.
 Result<std::optional<std::uint64_t>> expected_version(const ApiCall& call, std::uint64_t present);
-// A conflict of versions that the request asked to notice is version_mismatch.
+// Turns conflict into version_mismatch when the request was conditional.
 Error as_mismatch(Error error, bool conditional);
 
-// A page of `all`, beginning behind `skipToken`, with the link to the next. Lists are ordered by name, or by number,
-// newest first; so a token whose object is gone still has its place.
+// One page of `all`, from behind `skipToken`, with the link to the next. Lists are ordered by name, or by number with
+// the newest first, so a token keeps its place when its object is gone.
 enum class PageOrder { by_name, newest_first };
 std::string next_link(const ApiCall& call, std::string_view token);
 

@@ -1,5 +1,5 @@
-// Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): what changed, so that clients
-// need not ask again and again.
+// Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): they say what changed, so that
+// clients need not poll.
 #include <fmt/format.h>
 #include <boost/json.hpp>
 
@@ -13,7 +13,7 @@
 namespace backhaul {
 namespace {
 
-constexpr std::size_t kMaxQueued = 1024;  // events that one slow client may lag behind
+constexpr std::size_t kMaxQueued = 1024;  // events that one slow client may lag behind; then it gets a reset
 constexpr std::chrono::seconds kHeartbeat{15};
 constexpr std::chrono::milliseconds kSlice{200};  // how long a stop or a gone client may go unnoticed
 
@@ -35,7 +35,7 @@ std::shared_ptr<Slot> take_slot(ApiContext& context) {
   return nullptr;
 }
 
-// What the threads that cause events leave for the stream's thread.
+// Holds events between the threads that cause them and the stream's thread.
 class Mailbox {
  public:
   void post(const Event& event) {
@@ -49,7 +49,7 @@ class Mailbox {
     }
     arrived_.notify_one();
   }
-  // Waits a moment for the first one. `lost`: some before these are missing.
+  // Waits up to kSlice for an event. `lost`: some before these are missing.
   std::deque<Event> take(bool& lost) {
     std::unique_lock lock(mutex_);
     arrived_.wait_for(lock, kSlice, [&] { return !events_.empty(); });
@@ -77,8 +77,8 @@ class Subscription {
   const std::uint64_t id_;
 };
 
-// Where the client stopped: a sequence of this process; nothing when it never was here, `foreign` when it was another
-// process that it listened to.
+// The sequence after which a client goes on. Nothing when its id is empty or not from this process; the latter sets
+// `foreign`.
 std::optional<std::uint64_t> parse_last_id(std::string_view text, std::string_view epoch, bool& foreign) {
   if (text.empty()) return std::nullopt;
   std::uint64_t sequence = 0;
@@ -128,7 +128,7 @@ class EventStream {
   }
   Result<void> reset() { return writer_.write("event: reset\ndata: {}\n\n"); }
   Result<void> send(const Event& event) {
-    if (event.sequence <= sent_) return {};  // it was among those that were missed
+    if (event.sequence <= sent_) return {};  // already sent by catch_up()
     sent_ = event.sequence;
     return writer_.write(fmt::format("id: {}-{}\nevent: {}\ndata: {}\n\n", context_.epoch, event.sequence, event.kind,
                                      boost::json::serialize(event_json(event))));
@@ -146,7 +146,7 @@ Result<HttpResponse> events(ApiContext& context, const ApiCall& call) {
   if (!slot) return make_error(ApiErrc::too_many_streams, fmt::format("{} are open", context.config.max_event_streams));
   HttpResponse response;
   response.content_type = "text/event-stream";
-  // The token lives as long as the stream; it is asked for again at each heartbeat.
+  // The stream keeps the token and authenticates it again at each heartbeat.
   response.stream = [&context, slot, last_id = std::string(call.http.header("last-event-id")),
                      token = std::string(call.http.header("authorization").substr(7))](HttpBodyWriter& writer) {
     return EventStream(context, writer).run(last_id, token);

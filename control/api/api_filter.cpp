@@ -151,7 +151,7 @@ Result<void> apply(const FilterTerm& term, JobQuery& query) {
   if (term.name == "jobstatus") return read_all(term, parse_job_state, filter.states);
   if (term.name == "scenarioname") {
     BH_RETURN_IF_ERROR(read_all(term, parse_job_kind, filter.kinds));
-    filter.with_replication = true;  // those of another kind are filtered out anyway
+    filter.with_replication = true;  // the kinds leave out what was not asked for
     return {};
   }
   if (term.name == "jobname") {

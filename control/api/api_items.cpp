@@ -15,7 +15,7 @@ namespace {
 
 namespace json = boost::json;
 
-// The fabric and container that a path names are ours, or there is nothing below them.
+// not_found when the path names another fabric or container than ours.
 Result<void> check_place(const ApiCall& call) {
   for (const auto& [name, ours] : {std::pair("fabric", kFabric), std::pair("container", kContainer)})
     if (const auto found = call.path.find(name); found != call.path.end() && to_lower(found->second) != ours)
@@ -111,7 +111,7 @@ Result<HttpResponse> remove_item(ApiContext& context, const ApiCall& call) {
   BH_TRY(const auto version, expected_version(call, item.version));
   auto removed = context.service.remove_item(call.actor, id, version);
   if (!removed) return as_mismatch(removed.error(), version.has_value());
-  // A replication that runs gives its staged disks back first.
+  // A running replication gives its staged disks back before the item goes.
   if (context.service.get_item(id)) return accepted(call, "remove", id);
   return empty_response(204);
 }
@@ -135,7 +135,7 @@ Result<HttpResponse> item_commit(ApiContext& context, const ApiCall& call) {
   BH_TRY(const bool delete_disks, read_commit(call.body));
   BH_TRY(const auto job, context.service.failover_commit(call.actor, call.at("item"), delete_disks));
   if (!job.empty()) return accepted(call, "failoverCommit", job);
-  return get_item(context, call);  // there was nothing to do but record it
+  return get_item(context, call);  // the commit was only recorded; there is no job
 }
 
 Result<HttpResponse> item_cancel(ApiContext& context, const ApiCall& call) {

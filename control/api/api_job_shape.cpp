@@ -122,7 +122,7 @@ bool moves_data(JobKind kind) {
   return kind == JobKind::planned_failover || kind == JobKind::reprotect || kind == JobKind::replication;
 }
 
-// A downtime that has begun, as far as it has come, beside what was projected when Complete Failover was said.
+// The downtime so far, and what was projected at Complete Failover.
 json::object downtime_json(const Job& job) {
   const auto& moments = job.moments;
   const auto began = downtime_began_unix_ms(moments), ended = downtime_ended_unix_ms(moments);

@@ -19,7 +19,7 @@ namespace json = boost::json;
 constexpr std::string_view kVerbs[] = {"plannedFailover", "failoverCommit", "failoverCancel", "reProtect",
                                        "resume",          "cancel",         "restart",        "remove"};
 
-// The verb's own spelling.
+// Spells a verb as the API does; not_found for others.
 Result<std::string_view> verb_of(const ApiCall& call) {
   for (const auto verb : kVerbs)
     if (to_lower(call.at("verb")) == to_lower(verb)) return verb;
@@ -32,8 +32,8 @@ std::string_view to_string(OperationState state) {
   return kNames[static_cast<std::size_t>(state)];
 }
 
-// A verb is done when the job waits for somebody, or has ended. Both verbs that record something and the state that
-// follows from it are one write, so a job that was resumed is not seen waiting.
+// A verb is done when the job waits for somebody or has ended. A verb and the state that follows from it are one write,
+// so a resumed job is never seen waiting.
 OperationState state_of(std::string_view verb, const Job& job) {
   const bool cancels = verb == "cancel" || verb == "failoverCancel";
   switch (job.state) {

@@ -17,8 +17,8 @@ namespace {
 namespace json = boost::json;
 using boost::system::error_code;
 
-// Looks at the text for what the library's own reader lets through: a key twice (the last one wins there, and another
-// reader's first one), and numbers that become infinite.
+// Finds what Boost.JSON lets through: a key twice (it takes the last one, other readers the first), and numbers that
+// become infinite.
 struct Checker {
   static constexpr std::size_t max_object_size = SIZE_MAX, max_array_size = SIZE_MAX, max_key_size = SIZE_MAX,
                                max_string_size = SIZE_MAX;

@@ -1,4 +1,4 @@
-// Request bodies: strict JSON; and what answers are made with.
+// Reads request bodies as strict JSON; puts optional fields into answers.
 #pragma once
 
 #include <boost/json/object.hpp>
@@ -17,7 +17,7 @@ Result<boost::json::object> parse_json_object(std::string_view text);
 
 bool is_utf8(std::string_view text) noexcept;
 
-// Absent facts (0, empty) are left out of an answer.
+// Leaves absent facts (0, empty) out of an answer.
 void put_time(boost::json::object& into, std::string_view key, std::int64_t unix_time_s);
 void put_text(boost::json::object& into, std::string_view key, std::string_view text);
 void put_positive(boost::json::object& into, std::string_view key, double value);

@@ -1,5 +1,5 @@
-// Prometheus' text format, version 0.0.4, written by hand: every number here is read from the service at the moment of
-// asking, so a library that keeps metrics of its own would have to be filled anew each time to save this page.
+// Prometheus' text format, version 0.0.4, written by hand: each scrape reads every number from the service, and a
+// library that keeps metrics of its own would have to be filled anew each time.
 #include <fmt/format.h>
 
 #include "control/api/api_context.h"

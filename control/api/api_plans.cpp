@@ -29,7 +29,7 @@ boost::json::object plan_shape(ApiContext& context, const ApiCall& call, const R
   if (!plan.current_job.empty())
     if (auto job = context.service.get_job(plan.current_job)) current = std::move(*job);
   std::vector<std::string_view> operations;
-  // An item that is gone leaves nothing that could be done.
+  // When an item is gone, no operation is allowed.
   if (auto allowed = context.service.allowed_plan_operations(plan)) operations = std::move(*allowed);
   return plan_json(call.base, plan, current, operations);
 }

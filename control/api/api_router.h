@@ -20,18 +20,18 @@ namespace backhaul {
 struct ApiRoute;
 struct ApiContext;
 
-// One request on its way through: what the router found out about it.
+// One request, and what the router has found out about it.
 struct ApiCall {
   const HttpRequest& http;
   Actor actor;
   std::string request_id;
-  std::string base;      // of the tree, as it was asked: "/v1" or the ARM prefix; resource ids begin with it
+  std::string base;      // prefix of the tree as requested, "/v1" or the ARM one; resource ids begin with it
   std::string base_url;  // "https://host" + base
   std::map<std::string, std::string, std::less<>> path, query;  // decoded
   boost::json::object body;                                     // empty when there is none
-  const ApiRoute* route = nullptr;                              // once it is known
+  const ApiRoute* route = nullptr;                              // null until it is known
 
-  // A path parameter that the route has.
+  // A path parameter; the route must have it.
   const std::string& at(std::string_view name) const { return path.find(name)->second; }
   std::string_view query_of(std::string_view name) const {
     const auto found = query.find(name);
@@ -72,7 +72,7 @@ std::optional<std::string> percent_decode(std::string_view text, bool plus_is_sp
 
 class ApiRouter {
  public:
-  // `vault`: another one in the path is no route.
+  // A path with a vault other than `vault` has no route.
   explicit ApiRouter(std::string_view vault);
 
   struct Match {

@@ -27,7 +27,7 @@ json::object resource(std::string id, std::string_view name, std::string_view ty
           {"properties", std::move(properties)}};
 }
 
-// Where the VM runs, or should.
+// The site where the VM runs or should run.
 std::string_view active_location(const Item& item) {
   const bool home = item.direction == Direction::recovery_to_primary;  // of the present planned failover
   switch (item.state) {

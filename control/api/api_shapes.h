@@ -39,7 +39,7 @@ boost::json::object downtime_parts_json(const DowntimeParts& parts, bool boot_kn
 std::string_view target_type(JobKind kind) noexcept;  // "ProtectionEntity", "RecoveryPlan"
 // Why a job failed, as an ARM error's inside; `code` and `message` are never empty.
 boost::json::object job_error_json(const Job& job);
-// Seconds since the moment that the recovery site holds; nothing when the item is not replicated.
+// Age of the point in time that the recovery site holds; nothing when the item is not replicated.
 std::optional<std::int64_t> lag_seconds(const Item& item, std::int64_t now_unix_s);
 
 }  // namespace backhaul

@@ -41,29 +41,29 @@ json::object answers(const ApiRoute& route) {
   for (const auto word : words(route.answers)) {
     const auto colon = std::min(word.find(':'), word.size());
     const auto status = word.substr(0, colon);
-    json::object answer{{"description", status == "202"   ? "Accepted; Location says where to ask"
+    json::object answer{{"description", status == "202"   ? "Accepted; Location is the result's URL"
                                         : status == "204" ? "Succeeded; no content"
                                         : status == "201" ? "Created"
                                         : status == "503" ? "Not ready"
                                                           : "Succeeded"}};
     if (colon < word.size()) answer["content"] = {{route.media, {{"schema", reference(word.substr(colon + 1))}}}};
     if (status == "202")
-      answer["headers"] = {{"Location", header("Where the result will be")},
-                           {"Azure-AsyncOperation", header("Where the status is")},
-                           {"Retry-After", header("Seconds")}};
+      answer["headers"] = {{"Location", header("URL of the result")},
+                           {"Azure-AsyncOperation", header("URL of the status")},
+                           {"Retry-After", header("Seconds until the next request")}};
     all[status] = std::move(answer);
   }
   if (!route.role) return all;
-  all["400"] = error_answer("The request is wrong; details names each field");
-  all["401"] = error_answer("No valid token");
-  if (*route.role != Role::reader) all["403"] = error_answer("The token's role does not allow it");
-  if (route.path.find('{') != route.path.npos || route.path.starts_with("ITEM"))
-    all["404"] = error_answer("There is no such object");
-  if (route.method != "GET") all["409"] = error_answer("The present state does not allow it; nothing was changed");
+  all["400"] = error_answer("Bad request; details names each field");
+  all["401"] = error_answer("Unauthenticated: no valid token");
+  if (*route.role != Role::reader) all["403"] = error_answer("Forbidden by the token's role");
+  if (route.path.find('{') != route.path.npos || route.path.starts_with("ITEM")) all["404"] = error_answer("Not found");
+  if (route.method != "GET")
+    all["409"] = error_answer("Conflict: the state does not allow the verb; nothing was changed");
   if (route.operation == "operation.result") all["409"] = error_answer("The verb's job failed or was cancelled");
   if (route.method == "PUT" || route.method == "PATCH" || route.method == "DELETE")
-    all["412"] = error_answer("If-Match or If-None-Match does not hold");
-  all["default"] = error_answer("Any other refusal");
+    all["412"] = error_answer("Precondition failed: If-Match or If-None-Match");
+  all["default"] = error_answer("Any other error");
   return all;
 }
 

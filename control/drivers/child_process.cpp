@@ -31,7 +31,7 @@ Result<Pipe> make_pipe() {
   return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
 }
 
-// stdin is a socket so that writing to a program that ended is an error and no signal.
+// stdin is a socket so that writing to a program that has ended is an error, not a signal.
 Result<Pipe> make_input() {
   int fds[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) return Error::from_errno(errno, "socketpair");
@@ -60,7 +60,7 @@ class Child {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
   void kill_and_wait() {
-    ::kill(-pid_, SIGKILL);  // its own process group: what it started goes too
+    ::kill(-pid_, SIGKILL);  // the whole process group: also what the child started
     while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
     }
     pid_ = -1;
@@ -70,7 +70,7 @@ class Child {
   pid_t pid_;
 };
 
-// What the child sees: our own variables, those of `more` in place of ours.
+// The child's environment: ours, overridden by `more`.
 std::vector<std::string> child_environment(const Environment& more) {
   std::vector<std::string> variables;
   for (char** variable = environ; *variable != nullptr; ++variable) {
@@ -93,13 +93,13 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
 int become(char* const* arguments, char* const* variables, const int (&files)[3], pid_t parent, int table_size) {
   for (int number = 0; number < 3; ++number)
     if (files[number] == number ? ::fcntl(number, F_SETFD, 0) < 0 : ::dup2(files[number], number) < 0) return errno;
-  // Nothing else of ours, whatever a library opened how: what outlives us (a hypervisor with its VM) would keep our
-  // port from the next process, and our peers' connections open.
+  // The child inherits no other descriptor: a child that outlives us (a hypervisor with its VM) would hold our port and
+  // our peers' connections.
   if (::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) != 0)
     for (int number = 3; number < table_size; ++number) ::fcntl(number, F_SETFD, FD_CLOEXEC);
   ::setpgid(0, 0);
-  // It ends with us, however we end: a call that outlived us would overlap with its repetition. The signal comes when
-  // the calling thread ends, and that thread waits in run_child until the child is gone.
+  // The child ends with us: a call that outlived us would overlap with its repetition. The signal comes when the
+  // calling thread ends, and that thread waits in run_child until the child is gone.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(127);
   ::signal(SIGPIPE, SIG_DFL);
@@ -131,8 +131,8 @@ Result<pid_t> spawn(const std::vector<std::string>& argv, const Environment& env
   }
   int failed = pid < 0 ? errno : 0;
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  // Closed by exec, or written to before the child's end. Not by shared memory: the thread sanitizer makes vfork a
-  // fork.
+  // exec closes the pipe; a child that fails writes to it. Shared memory would not do: the thread sanitizer makes vfork
+  // a fork.
   failure.write.reset();
   int number = 0;
   if (pid > 0 && ::read(failure.read.get(), &number, sizeof number) == sizeof number) failed = number;
@@ -163,7 +163,7 @@ Result<ChildOutcome> run_child(const std::vector<std::string>& argv, std::string
   ChildOutcome outcome;
   std::optional<int> status;
   const auto deadline = SteadyClock::now() + timeout;
-  // Ends when the program ended and its output is read; a child of its own that keeps the pipe open is not waited for.
+  // Ends when the program has ended and its output is read, even when a child of its own keeps the pipe open.
   while (!status || out.read) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - SteadyClock::now());
     if (left.count() <= 0)
@@ -175,7 +175,7 @@ Result<ChildOutcome> run_child(const std::vector<std::string>& argv, std::string
     if (polls[0].revents != 0) {
       const auto sent = ::send(in.write.get(), input.data(), input.size(), MSG_NOSIGNAL);
       if (sent > 0) input.remove_prefix(static_cast<std::size_t>(sent));
-      if (sent < 0 && errno != EAGAIN && errno != EINTR) in.write.reset();  // it does not want the rest
+      if (sent < 0 && errno != EAGAIN && errno != EINTR) in.write.reset();  // the program does not want the rest
     }
     char buffer[16384];
     for (int i : {1, 2}) {

@@ -24,8 +24,8 @@ struct ChildOutcome {
 
 using Environment = std::map<std::string, std::string>;
 
-// `environment` is set on top of our own. Errors: driver_failed (it could not be started), driver_timeout,
-// driver_protocol (too much output).
+// `environment` overrides our own. Errors: driver_failed (it could not be started), driver_timeout, driver_protocol
+// (too much output).
 Result<ChildOutcome> run_child(const std::vector<std::string>& argv, std::string_view input,
                                std::chrono::milliseconds timeout, const Environment& environment = {});
 

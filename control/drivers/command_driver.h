@@ -14,7 +14,7 @@ namespace backhaul {
 struct CommandDriverOptions {
   std::vector<std::string> command;             // argv; the verb is appended
   std::uint32_t timeout_s = 120;                // of one call; shut_down gets the request's timeout on top
-  std::map<std::string, std::string> env = {};  // on top of our own environment
+  std::map<std::string, std::string> env = {};  // override our own environment
 };
 
 std::unique_ptr<VmDriver> make_command_driver(CommandDriverOptions options);

@@ -66,7 +66,7 @@ class Request {
 };
 
 const boost::json::object kNothing;
-constexpr std::chrono::seconds kMaxFirstWriteWait{10};  // of one call: others for this VM wait behind it
+constexpr std::chrono::seconds kMaxFirstWriteWait{10};  // of one call: other calls for this VM wait behind it
 
 Answer answer_of(const Result<void>& result) {
   if (!result) return result.error();

@@ -1,5 +1,5 @@
-// A VM driver whose calls are JSON objects (docs/command_driver.md): what the `command` driver and the stand-in for a
-// driver beside a host agent have in common, and the other end of the stand-in. Only how a call travels is theirs.
+// A VM driver whose calls are JSON objects (docs/command_driver.md): the base of the `command` driver and of
+// RemoteDriver, which only carry the calls; and serve_driver_call(), the other end of RemoteDriver.
 #pragma once
 
 #include <boost/json/object.hpp>
@@ -28,7 +28,7 @@ class JsonDriver : public VmDriver {
   Result<Health> health(const VmRef& vm) override;
 
  protected:
-  // One call: the request is complete but for the verb. May take `more_time_s` longer than calls usually may.
+  // Carries one call; `request` is complete but for the verb. The call may take `more_time_s` longer than usual.
   virtual Result<boost::json::object> call(std::string_view verb, const boost::json::object& request,
                                            std::uint32_t more_time_s) = 0;
 
@@ -37,8 +37,8 @@ class JsonDriver : public VmDriver {
                                       std::uint32_t more_time_s = 0);
 };
 
-// The other end: does what a request of JsonDriver asks for and gives its answer. Errors: the driver's own;
-// driver_protocol for a field that is missing or wrong, ControlErrc::not_found for an unknown verb.
+// Does what a request of JsonDriver asks for and returns its answer. Errors: the driver's own; driver_protocol for a
+// field that is missing or wrong, ControlErrc::not_found for an unknown verb.
 Result<boost::json::object> serve_driver_call(VmDriver& driver, std::string_view verb,
                                               const boost::json::object& request);
 

@@ -1,9 +1,9 @@
-// VM drivers: how virtual machines are reached, on both sides. One interface; `command`
-// (control/drivers/command_driver.h) runs the operator's executables, `qemu` speaks QMP; for a VM beside a host agent
-// there is a stand-in that asks the agent to do it. Calls block until done or timed out; they may come from several
-// threads, but for one VM only from one at a time. Every call may be repeated after a crash: done twice is done once
-// ("stop" of a stopped VM succeeds, "snapshot" under a known id gives the same snapshot). Errors:
-// ControlErrc::driver_*, shutdown_refused, host_unreachable, or what a host agent reported.
+// VM drivers: how virtual machines are reached, on both sides. One interface: `command`
+// (control/drivers/command_driver.h) runs the operator's executables, `qemu` speaks QMP, RemoteDriver asks a host agent
+// for a VM beside it. Calls block until done or timed out; they may come from several threads, but for one VM only from
+// one at a time. Every call may be repeated after a crash: done twice is done once ("stop" of a stopped VM succeeds,
+// "snapshot" under a known id gives the same snapshot). Errors: ControlErrc::driver_*, shutdown_refused,
+// host_unreachable, or what a host agent reported.
 #pragma once
 
 #include <boost/json/object.hpp>
@@ -44,12 +44,12 @@ struct SnapshotDisk {
 };
 struct Snapshot {
   std::string id;
-  std::string token;                // from which changes can be asked later; empty: no tracker
+  std::string token;                // changes can be asked from it later; empty: no tracker
   std::vector<SnapshotDisk> disks;  // all of the same moment
 };
 
-// Nothing in `ranges`: the tracker cannot say (lost, inconsistent, unknown token); digests must find the changes. It is
-// never an error.
+// No `ranges`: the tracker cannot say (lost, inconsistent, unknown token), and digests find the changes. That is never
+// an error.
 struct ChangedExtents {
   std::optional<std::vector<ByteRange>> ranges;
   std::string why_unknown;
@@ -60,14 +60,14 @@ struct ShutdownRequest {
   bool allow_force = false;
 };
 // `last_write_age_ms`: how long before this answer the guest's last write was acknowledged; nothing: the driver cannot
-// tell. Ages and not times, because the clocks of both sites need not agree.
+// tell. An age, not a time, because the clocks of both sites need not agree.
 struct ShutdownOutcome {
   bool forced = false;
   std::optional<std::uint64_t> last_write_age_ms;
 };
 
-// `token`: from which changes can be asked later, against what the disks were before the guest's first instruction;
-// empty: no tracker. Only of a call that started the VM, or of a repetition of it.
+// `token`: changes since the guest's first instruction can be asked from it later; empty: no tracker. Only the call
+// that started the VM, or its repetition, gives one.
 struct StartOutcome {
   std::string token;
 };
@@ -97,30 +97,30 @@ class VmDriver {
   virtual ~VmDriver() = default;
 
   virtual Result<VmFacts> describe(const VmRef& vm) = 0;
-  // A consistent point in time of all disks. A VM that is off may be given as it is. `id` is ours, unique.
+  // A consistent point in time of all disks; a VM that is off may be given as it is. The caller makes `id` unique.
   virtual Result<Snapshot> snapshot(const VmRef& vm, const std::string& id) = 0;
   // What changed between the snapshot that had `since_token` and snapshot `id`. May be more than the truth, never less.
   virtual Result<ChangedExtents> changed_extents(const VmRef& vm, const std::string& disk,
                                                  const std::string& since_token, const std::string& id) = 0;
-  // How much changed since the token until now, cheaply, as a number to show; nothing when it cannot say.
+  // About how much has changed since the token, cheaply, as a number to show; nothing when the driver cannot say.
   virtual Result<std::optional<std::uint64_t>> changed_bytes(const VmRef& vm, const std::string& since_token) = 0;
-  // Gives the snapshot's space back; no error when it is gone. `accepted`: the target holds it, its token is the base
-  // from now on and older ones may be forgotten. Otherwise its token is void and the older ones stay valid, covering
-  // also what changed until this snapshot.
+  // Frees the snapshot's space; no error when it is gone. `accepted`: the target holds it, its token is the new base,
+  // and older tokens may be forgotten. Otherwise its token is void, and older tokens stay valid and cover what changed
+  // until this snapshot, too.
   virtual Result<void> release_snapshot(const VmRef& vm, const std::string& id, bool accepted) = 0;
   virtual Result<void> forget_tokens(const VmRef& vm) = 0;
 
   virtual Result<ShutdownOutcome> shut_down(const VmRef& vm, const ShutdownRequest& request) = 0;
-  // Not an error when a VM of this name exists: it is then brought to the description's disks.
+  // When a VM of this name exists, that is no error: it is brought to the description's disks.
   virtual Result<void> create(const VmRef& vm, const VmDescription& description) = 0;
   virtual Result<StartOutcome> start(const VmRef& vm) = 0;
-  // Waits at most so long for the guest's first write since start(). Optional: not every hypervisor can tell.
+  // Waits at most `wait` for the guest's first write since start(). Optional: not every hypervisor can tell.
   virtual Result<FirstWrite> first_write(const VmRef& vm, std::chrono::milliseconds wait) {
     static_cast<void>(vm), static_cast<void>(wait);
     return FirstWrite{};
   }
   virtual Result<void> stop(const VmRef& vm) = 0;  // at once
-  // Takes the VM away; its disks stay, detached, unless told to delete them.
+  // Removes the VM; its disks stay, detached, unless `delete_disks`.
   virtual Result<void> remove(const VmRef& vm, bool delete_disks) = 0;
 
   // Whether this VM could be created and started here; changes nothing.
@@ -128,8 +128,8 @@ class VmDriver {
   virtual Result<Health> health(const VmRef& vm) = 0;
 };
 
-// Which driver serves a location: local ones by name, stand-ins for those beside host agents. Drivers live as long as
-// the source.
+// Finds the driver of a location: local ones by name, RemoteDriver for those beside host agents. Drivers live as long
+// as the source.
 class VmDriverSource {
  public:
   virtual ~VmDriverSource() = default;
