@@ -7,7 +7,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "dataplane/target/target_session.h"
+#include "dataplane/target/target_store.h"
 #include "transport/tls/tls_stream.h"
 
 namespace backhaul {

@@ -10,7 +10,7 @@
 #include "control/agents/source_paths.h"
 #include "control/jobs/data_plane.h"
 #include "dataplane/source/send.h"
-#include "dataplane/target/target_session.h"
+#include "dataplane/target/target_store.h"
 
 namespace backhaul {
 

@@ -5,7 +5,7 @@
 //     staged old                   the disk being written, the old disk that is kept (no names a hypervisor would take)
 //   dir/.name.digests              the digest index of a finished disk
 //   dir/.name.last                 the journal of the last transfer that ended
-// Called by one thread at a time for one disk (dataplane/target/target_session.h holds the lock).
+// Called by one thread at a time for one disk (dataplane/target/target_store.h holds the lock).
 #pragma once
 
 #include <memory>

@@ -6,7 +6,7 @@
 #include <atomic>
 
 #include "dataplane/protocol/offered_streams.h"
-#include "dataplane/target/target_session.h"
+#include "dataplane/target/target_store.h"
 #include "transport/frames/frame_io.h"
 
 namespace backhaul {

@@ -6,7 +6,7 @@
 #include <limits>
 #include <string>
 
-#include "dataplane/target/target_session.h"
+#include "dataplane/target/target_store.h"
 #include "transport/stream/retry.h"
 #include "transport/tls/tls_stream.h"
 

@@ -13,7 +13,7 @@
 #include "dataplane/source/source_lane.h"
 #include "dataplane/source/source_session.h"
 #include "dataplane/target/target_lane.h"
-#include "dataplane/target/target_session.h"
+#include "dataplane/target/target_store.h"
 #include "sim/memory_stream.h"
 #include "sim/sim_random.h"
 #include "sim/sim_storage.h"

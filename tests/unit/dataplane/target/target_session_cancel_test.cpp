@@ -4,7 +4,7 @@
 #include <thread>
 
 #include "base/world.h"
-#include "dataplane/target/target_session.h"
+#include "dataplane/target/target_store.h"
 #include "sim/sim_random.h"
 #include "sim/sim_storage.h"
 

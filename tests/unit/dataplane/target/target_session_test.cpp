@@ -1,5 +1,5 @@
 // Sessions of one disk: who holds it, who is sent away, and what a finish asks for.
-#include "dataplane/target/target_session.h"
+#include "dataplane/target/target_store.h"
 
 #include <gtest/gtest.h>
 
