@@ -6,6 +6,7 @@
 #include <map>
 
 #include "dataplane/disk/vhdx.h"
+#include "sim/sim_random.h"
 #include "sim/sim_storage.h"
 #include "tests/unit/dataplane/memory_file.h"
 
