@@ -47,12 +47,12 @@ Result<std::string> read_token(const ApiOptions& options) {
       return make_error(BaseErrc::invalid_argument, "no token can be read from " + options.token_file);
   }
   while (!token.empty() && (token.back() == '\r' || token.back() == ' ')) token.pop_back();
-  for (const char c : token)  // goes into a header
+  for (const char c : token)  // the token goes into a header
     if (c <= ' ' || c > '~') return make_error(BaseErrc::invalid_argument, "the token holds what no token holds");
   return token;
 }
 
-// A peer's words for people: one terminal must not be led by them.
+// A peer's text for the terminal, without control characters.
 std::string printable(std::string_view text) {
   std::string clean;
   for (const char c : text.substr(0, kMostText)) clean += static_cast<unsigned char>(c) < ' ' && c != '\n' ? '?' : c;
@@ -73,7 +73,7 @@ Error refused(unsigned status, const boost::json::value& body) {
                           truth_part(body, "/error/innererror/retryable") ? Retry::later : Retry::no);
 }
 
-// The path of an absolute URL of the API; the authority may be what a proxy calls it.
+// The path of an absolute URL of the API; a proxy may have another authority.
 std::string path_of(std::string_view url) {
   const auto scheme = url.find("://");
   if (scheme == std::string_view::npos) return std::string(url);

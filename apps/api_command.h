@@ -1,4 +1,4 @@
-// What the commands of the API share: each makes its client, does one thing, prints, and gives the exit code.
+// Runs the API's commands: makes the client, runs the command, prints errors, gives the exit code.
 #pragma once
 
 #include <memory>

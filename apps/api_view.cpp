@@ -20,7 +20,7 @@ std::string joined(const boost::json::array& words) {
 
 std::string or_dash(const std::string& text) { return text.empty() ? "-" : text; }
 
-// The label of a fact, aligned; nothing for an empty fact.
+// Prints a label and its fact, aligned; prints nothing for an empty fact.
 void print_fact(std::string_view label, const std::string& text) {
   if (!text.empty()) fmt::print("  {:<20} {}\n", label, text);
 }

@@ -10,7 +10,7 @@
 namespace backhaul {
 namespace {
 
-// Members in the order of their making; each refers only to earlier ones.
+// Members stand in the order of their making; each refers only to earlier ones.
 class RealParts final : public ApplianceParts {
  public:
   RealParts(const ApplianceConfig& config, DataplaneParts parts, std::unique_ptr<Storage> storage, SourcePaths paths,
@@ -46,7 +46,7 @@ class RealParts final : public ApplianceParts {
 
 Result<std::unique_ptr<ApplianceParts>> make_appliance_parts(const ApplianceConfig& config) {
   BH_TRY(auto parts, real_parts());
-  BH_RETURN_IF_ERROR(parts.make_queue());  // says at once when io_uring is not to be had
+  BH_RETURN_IF_ERROR(parts.make_queue());  // fails at once when io_uring is not available
   BH_TRY(auto storage, open_linux_storage(config.store));
   BH_TRY(auto paths, SourcePaths::make(config.store, {config.sources.begin(), config.sources.end()}));
   const auto tls_files = tls_directory(config.tls, "appliance");

@@ -1,5 +1,5 @@
-// What the appliance's jobs act on: host agents, disks and VMs, as its configuration names them. The one place where
-// the control layer meets the real things.
+// The host agents, disks and VMs that the appliance's jobs act on, as its configuration names them. Only here does the
+// control layer meet the real things.
 #pragma once
 
 #include <memory>
@@ -17,8 +17,8 @@ class ApplianceParts {
   virtual DataPlane& data_plane() noexcept = 0;
 };
 
-// Looks at once whether the store, io_uring and the certificates can be used, and settles what a crash left in the
-// store. The configuration is copied where it is needed.
+// Checks that the store, io_uring and the certificates can be used, and recovers what a crash left in the store. Copies
+// what it needs of the configuration.
 Result<std::unique_ptr<ApplianceParts>> make_appliance_parts(const ApplianceConfig& config);
 
 }  // namespace backhaul

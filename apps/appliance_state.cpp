@@ -15,7 +15,7 @@
 namespace backhaul {
 namespace {
 
-// Whole or not at all, also over a power loss; mode 0600.
+// Writes the whole file or nothing, also over a power loss; mode 0600.
 Result<void> write_private_file(const std::filesystem::path& path, const std::string& text) {
   const std::string temporary = path.string() + ".new";
   UniqueFd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
@@ -66,7 +66,7 @@ Result<ApplianceState> open_appliance_state(const std::filesystem::path& directo
 Result<std::filesystem::path> make_first_token(Store& store, const std::filesystem::path& directory) {
   BH_TRY(const auto tokens, store.list_tokens());
   if (!tokens.empty()) return std::filesystem::path();
-  // The file first: a crash in between leaves a token that nobody knows, not a store that nobody can open.
+  // The file first: a crash in between leaves a token that the store refuses, not a store that nobody can use.
   const auto made = make_token("admin", Role::admin, 0, system_clock().unix_time_s(), system_random());
   const auto path = directory / kAdminTokenName;
   BH_RETURN_IF_ERROR(write_private_file(path, made.secret + "\n"));

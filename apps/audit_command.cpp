@@ -54,18 +54,18 @@ Result<int> follow(ApiClient& client, const ApiOptions& options) {
 
 void add_audit_command(CLI::App& app, Action& action) {
   auto options = std::make_shared<AuditOptions>();
-  auto* audit = app.add_subcommand("audit", "who did what and when");
+  auto* audit = app.add_subcommand("audit", "the audit log: who did what and when");
   audit->require_subcommand(1);
-  auto* listed = audit->add_subcommand("list", "entries, newest first");
-  listed->add_option("--object", options->object, "of one object: item/web01, job/17, plan/shop, token/NAME");
-  listed->add_option("--limit", options->limit, "at most so many, 1 to 1000")
+  auto* listed = audit->add_subcommand("list", "list entries, newest first");
+  listed->add_option("--object", options->object, "entries of this object: item/web01, job/17, plan/shop, token/NAME");
+  listed->add_option("--limit", options->limit, "the most entries to list, 1 to 1000")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
-  listed->add_option("--before", options->before, "older than the entry of this id");
+  listed->add_option("--before", options->before, "entries older than the one with this id");
   set_api_action(listed, options, action, list_audit);
 
   auto watched = std::make_shared<ApiOptions>();
-  set_api_action(app.add_subcommand("events", "what changes, as it happens, until the appliance stops"), watched,
+  set_api_action(app.add_subcommand("events", "print events as they happen, until the appliance stops"), watched,
                  action, follow);
 }
 

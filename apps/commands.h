@@ -13,10 +13,10 @@
 namespace backhaul {
 
 // Exit codes (docs/OPERATIONS.md): 0 success, 1 the operation failed or was refused, 2 the command line or a file is
-// wrong; of a job that was waited for: 3 failed, 4 cancelled by someone.
+// wrong. With a job that was waited for: 3 it failed, 4 somebody cancelled it.
 enum ExitCode { kExitOk = 0, kExitFailed = 1, kExitUsage = 2, kExitJobFailed = 3, kExitJobCancelled = 4 };
 
-// What the chosen subcommand wants to run; set by its callback.
+// What the chosen subcommand runs; its callback sets it.
 using Action = std::function<int()>;
 
 void add_pki_command(CLI::App& app, Action& action);
@@ -36,11 +36,11 @@ int print_error(const Error& error, bool json);
 // One JSON object on a line of stdout.
 void print_json(const boost::json::object& object);
 
-// The credentials' directory: `directory` itself, or its subdirectory `node` ("host", "appliance") when only that has a
-// certificate (what `pki init` made). Empty: BACKHAUL_TLS, then /etc/backhaul/tls.
+// The credentials' directory: `directory`, or its subdirectory `node` ("host", "appliance") when only that has a
+// certificate (as `pki init` makes it). Empty: BACKHAUL_TLS, then /etc/backhaul/tls.
 std::string tls_directory(const std::string& directory, const std::string& node);
 
-// The value of --tls-records.
+// Parses the value of --tls-records.
 Result<TlsRecords> read_tls_records(const std::string& text);
 
 // The real queue, hashers, clock and randomness.
@@ -52,7 +52,7 @@ std::string progress_bar(double done, double total);  // "[####....]  50%"
 // Bytes with an optional suffix K, M, G, T (powers of 1024).
 Result<std::uint64_t> parse_bytes(const std::string& text);
 
-// A flag that SIGINT and SIGTERM set, so that long operations stop soon; a second signal ends the program.
+// A flag that SIGINT and SIGTERM set, which ends long operations soon; a second signal ends the program.
 const std::atomic<bool>& stop_on_signals();
 
 }  // namespace backhaul

@@ -41,21 +41,21 @@ Result<boost::json::value> complete_body(const FailoverOptions& options) {
 void add_failover_options(CLI::App& command, FailoverOptions& options, bool plan) {
   command.add_option("--sync", options.sync, "ForDownTime (default) or ForSynchronization");
   command.add_option("--direction", options.direction,
-                     "RecoveryToPrimary or PrimaryToRecovery; must be the one that is due");
+                     "RecoveryToPrimary or PrimaryToRecovery; must fit the item's state");
   if (!plan) {
     command.add_option("--host", options.host, "alternate location: another host agent's id");
     command.add_flag("--create-vm", options.create_vm, "create the VM where it does not exist (CreateVmIfNotFound)");
   }
   command.add_option("--complete", options.complete,
-                     "manual (default), automatic, scheduled or window: when Complete Failover is said");
+                     "who says Complete Failover, and when: manual (default), automatic, scheduled or window");
   command.add_option("--downtime-budget", options.budget_s,
-                     "seconds; automatic: complete once the projected downtime is below");
-  command.add_option("--at", options.at, "scheduled: 2026-01-31T22:00:00Z");
+                     "automatic: complete once the projected downtime is below so many seconds");
+  command.add_option("--at", options.at, "scheduled: the time, as 2026-01-31T22:00:00Z");
   command.add_option("--window-start", options.window_start, "window: from");
   command.add_option("--window-end", options.window_end, "window: until");
   auto* force =
       command.add_flag("--allow-force", options.allow_force, "power off a guest that does not shut down in time");
-  command.add_flag("--never-force", options.never_force, "never power off, whatever the item says")->excludes(force);
+  command.add_flag("--never-force", options.never_force, "never power off; overrides the item")->excludes(force);
 }
 
 Result<boost::json::value> failover_body(const FailoverOptions& options, bool plan) {

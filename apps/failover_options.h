@@ -20,7 +20,7 @@ void add_failover_options(CLI::App& command, FailoverOptions& options, bool plan
 // The request's body (docs/http_api.md, "Planned failover"). invalid_argument for options that do not fit together.
 Result<boost::json::value> failover_body(const FailoverOptions& options, bool plan);
 
-// A file of at most 1 MiB. invalid_argument names it.
+// Reads a file of at most 1 MiB. invalid_argument names it.
 Result<std::string> read_declaration(const std::string& path);
 
 }  // namespace backhaul

@@ -20,7 +20,7 @@ struct HostOptions {
   std::string config, listen, store, tls, tls_records;
 };
 
-// What the command line says comes before what the file says.
+// Flags override the file.
 Result<HostConfig> read_config(const HostOptions& options) {
   HostConfig config;
   if (!options.config.empty()) {
@@ -42,7 +42,7 @@ Result<void> run_host(const HostOptions& options) {
   BH_TRY(const auto config, read_config(options));
   BH_TRY(const auto endpoint, parse_endpoint(config.listen));
   BH_TRY(auto parts, real_parts());
-  BH_RETURN_IF_ERROR(parts.make_queue());  // says at once when io_uring is not to be had
+  BH_RETURN_IF_ERROR(parts.make_queue());  // fails at once when io_uring is not available
   BH_TRY(auto storage, open_linux_storage(config.store));
   BH_TRY(const auto paths, SourcePaths::make(config.store, {config.sources.begin(), config.sources.end()}));
   const HostClients no_hosts;

@@ -52,7 +52,7 @@ Result<int> show_item(ApiClient& client, const ItemOptions& options) {
   return kExitOk;
 }
 
-// With replication cycles the item goes when the last one has ended.
+// An item with replication cycles goes when the last cycle has ended.
 Result<int> remove_item(ApiClient& client, const ItemOptions& options) {
   BH_TRY(const auto answer, client.call("DELETE", item_path(options)));
   bool gone = answer.status != 202;
@@ -106,19 +106,19 @@ Result<int> reprotect_item(ApiClient& client, const ItemOptions& options) {
 
 void add_item_command(CLI::App& app, Action& action) {
   auto options = std::make_shared<ItemOptions>();
-  auto* item = app.add_subcommand("item", "VMs that are to come home");
+  auto* item = app.add_subcommand("item", "replication protected items: VMs with their disks and two locations");
   item->require_subcommand(1);
 
-  auto* added = item->add_subcommand("add", "declare one");
+  auto* added = item->add_subcommand("add", "create an item as declared");
   added->add_option("FILE", options->file, "TOML (docs/OPERATIONS.md)")->required();
-  added->add_flag("--replace", options->replace, "change it when it exists");
+  added->add_flag("--replace", options->replace, "update the item when it exists");
   set_api_action(added, options, action, add_item);
-  set_api_action(item->add_subcommand("list", "all, with state, lag and what is allowed now"), options, action,
+  set_api_action(item->add_subcommand("list", "list items with state, lag and allowed operations"), options, action,
                  list_items);
 
   const auto verb = [&](const char* name, const char* about) {
     auto* command = item->add_subcommand(name, about);
-    command->add_option("ITEM", options->item, "its id")->required();
+    command->add_option("ITEM", options->item, "the item's id")->required();
     return command;
   };
   const auto with_id = [](auto work) {
@@ -129,21 +129,22 @@ void add_item_command(CLI::App& app, Action& action) {
   };
   const auto job_verb = [&](const char* name, const char* about, auto work) {
     auto* command = verb(name, about);
-    command->add_flag("--wait", options->wait, "until the job waits for you or has ended");
+    command->add_flag("--wait", options->wait, "wait until the job needs you or has ended");
     set_api_action(command, options, action, with_id(work));
     return command;
   };
-  set_api_action(verb("show", "one, with all that is known of it"), options, action, with_id(show_item));
-  job_verb("remove", "forget it; its VMs and disks stay", remove_item);
+  set_api_action(verb("show", "show an item with all its facts"), options, action, with_id(show_item));
+  job_verb("remove", "remove an item; its VMs and disks stay", remove_item);
   auto* checked = verb("preflight", "check, change nothing, and estimate bytes, time and downtime");
   add_failover_options(*checked, options->failover, false);
   set_api_action(checked, options, action, with_id(preflight_item));
   add_failover_options(
-      *job_verb("failover", "planned failover: bring it home, or back to the recovery site", failover_item),
+      *job_verb("failover", "start a planned failover, to the primary site or back to the recovery site",
+                failover_item),
       options->failover, false);
-  job_verb("commit", "commit the failover: the VM that was left is deleted", commit_item)
+  job_verb("commit", "commit the failover: the failback's source VM is deleted", commit_item)
       ->add_flag("--delete-source-disks", options->delete_source_disks,
-                 "its disks, too (else the base of Reverse Replicate)");
+                 "delete its disks, too (else they are the base of Reverse Replicate)");
   job_verb("cancel", "cancel a planned failover, or undo it before it is committed", cancel_item);
   job_verb("reprotect", "Reverse Replicate: replicate to the recovery site", reprotect_item);
 }

@@ -17,7 +17,7 @@ struct JobOptions : ApiOptions {
 
 std::string job_path(const JobOptions& options) { return "/replicationJobs/" + options.job; }
 
-// A value inside single quotes of $filter; a quote inside is doubled.
+// A value in single quotes for $filter; a quote inside is doubled.
 std::string in_quotes(std::string_view text) {
   std::string result = "'";
   for (const char c : text) result += c == '\'' ? std::string("''") : std::string(1, c);
@@ -60,7 +60,7 @@ Result<int> follow_job(ApiClient& client, const JobOptions& options) {
   return job_exit_code(job, false);
 }
 
-// The answer names the job again; verbs of jobs have no other.
+// The job's verbs answer with the same job.
 Result<int> verb(ApiClient& client, const JobOptions& options, const char* name, const boost::json::value& body,
                  bool cancels) {
   BH_TRY(const auto answer, client.call("POST", job_path(options) + "/" + name, body));
@@ -83,21 +83,21 @@ Result<int> restart_job(ApiClient& client, const JobOptions& options) {
 
 void add_job_command(CLI::App& app, Action& action) {
   auto options = std::make_shared<JobOptions>();
-  auto* job = app.add_subcommand("job", "runs of failovers and what belongs to them");
+  auto* job = app.add_subcommand("job", "jobs: runs of operations, with their tasks");
   job->require_subcommand(1);
 
-  auto* listed = job->add_subcommand("list", "jobs, newest first");
+  auto* listed = job->add_subcommand("list", "list jobs, newest first");
   listed->add_option("--state", options->states,
                      "NotStarted, InProgress, Suspended, Succeeded, Failed, Cancelled; may be repeated");
   listed->add_option("--scenario", options->scenarios,
                      "PlannedFailover, Commit, CancelFailover, ReverseReplicate, Replication, ...; may be repeated");
-  listed->add_option("--item", options->item, "of this item");
-  listed->add_option("--plan", options->plan, "of this plan");
+  listed->add_option("--item", options->item, "jobs of this item");
+  listed->add_option("--plan", options->plan, "jobs of this plan");
   set_api_action(listed, options, action, list_jobs);
 
   const auto add = [&](const char* name, const char* about, auto work) {
     auto* command = job->add_subcommand(name, about);
-    command->add_option("JOB", options->job, "its id")->required();
+    command->add_option("JOB", options->job, "the job's id")->required();
     set_api_action(command, options, action, [work](ApiClient& client, const JobOptions& given) -> Result<int> {
       BH_RETURN_IF_ERROR(check_id("a job", given.job));
       return work(client, given);
@@ -106,15 +106,15 @@ void add_job_command(CLI::App& app, Action& action) {
   };
   const auto add_verb = [&](const char* name, const char* about, auto work) {
     auto* command = add(name, about, work);
-    command->add_flag("--wait", options->wait, "until the job waits for you or has ended");
+    command->add_flag("--wait", options->wait, "wait until the job needs you or has ended");
     return command;
   };
-  add("show", "one, with its tasks, errors and measures", show_job);
-  add("watch", "follow it until it waits for you or has ended", follow_job);
-  add_verb("resume", "Complete Failover; or a plan's manual action is done", resume_job)
+  add("show", "show a job with its tasks, errors and measurements", show_job);
+  add("watch", "follow a job until it needs you or has ended", follow_job);
+  add_verb("resume", "Complete Failover, or confirm a plan's manual action", resume_job)
       ->add_option("--comments", options->comments, "for the audit log");
-  add_verb("cancel", "stop it; the old disks come back, the source VM runs", cancel_job);
-  add_verb("restart", "after a failure: only what failed is done again", restart_job);
+  add_verb("cancel", "cancel a job: the target gets its old disks back, the source VM runs", cancel_job);
+  add_verb("restart", "restart a failed job: only what failed is done again", restart_job);
 }
 
 }  // namespace backhaul

@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kSoon{100}, kLater{500};
 constexpr int kSoonLooks = 30;
-constexpr std::chrono::seconds kPatience{60};  // for an appliance that is being started again
+constexpr std::chrono::seconds kPatience{60};  // while the appliance restarts
 
 class LiveLine {
  public:
@@ -33,7 +33,7 @@ class LiveLine {
       open_ = true;
       return;
     }
-    // Elsewhere only what is worth a line in a log: another task or state.
+    // Off a terminal, only another task or state is worth a line.
     const auto place = text_part(job, "/properties/state") + text_part(job, "/properties/backhaul/currentTask");
     if (place == last_) return;
     last_ = place;
@@ -52,7 +52,7 @@ bool job_rests(const boost::json::value& job) {
   const auto state = text_part(job, "/properties/state");
   if (state == "Succeeded" || state == "Failed" || state == "Cancelled") return true;
   if (state != "Suspended" || truth_part(job, "/properties/backhaul/cancelRequested")) return false;
-  // Complete Failover was said, and the job has not come to it yet; a manual step of a plan waits for another resume.
+  // Resumed, and not yet gone on to Complete Failover. A manual action of a plan waits for another resume.
   return !(truth_part(job, "/properties/backhaul/completeRequested") &&
            text_part(job, "/properties/backhaul/waitingFor") == "Complete Failover");
 }
@@ -86,7 +86,7 @@ int job_exit_code(const boost::json::value& job, bool cancels) {
 int finish_verb(ApiClient& client, const ApiAnswer& answer, const std::string& what, bool wait, bool json,
                 bool cancels) {
   const auto id = answer.job();
-  if (id.empty()) {  // nothing was left to do
+  if (id.empty()) {  // no job was needed
     if (json)
       print_json({{"accepted", true}, {"job", nullptr}});
     else

@@ -1,4 +1,4 @@
-// The program: parses the command line and hands over to a command.
+// The program: parses the command line and runs the command.
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 

@@ -84,15 +84,15 @@ void add_plan_command(CLI::App& app, Action& action) {
   auto* plan = app.add_subcommand("plan", "recovery plans: items in ordered groups that fail back together");
   plan->require_subcommand(1);
 
-  auto* added = plan->add_subcommand("add", "declare one");
+  auto* added = plan->add_subcommand("add", "create a plan as declared");
   added->add_option("FILE", options->file, "TOML (docs/OPERATIONS.md)")->required();
-  added->add_flag("--replace", options->replace, "change it when it exists");
+  added->add_flag("--replace", options->replace, "update the plan when it exists");
   set_api_action(added, options, action, add_plan);
-  set_api_action(plan->add_subcommand("list", "all, and what is allowed now"), options, action, list_plans);
+  set_api_action(plan->add_subcommand("list", "list plans with allowed operations"), options, action, list_plans);
 
   const auto verb = [&](const char* name, const char* about, auto work) {
     auto* command = plan->add_subcommand(name, about);
-    command->add_option("PLAN", options->plan, "its id")->required();
+    command->add_option("PLAN", options->plan, "the plan's id")->required();
     set_api_action(command, options, action, [work](ApiClient& client, const PlanOptions& given) -> Result<int> {
       BH_RETURN_IF_ERROR(check_id("a plan", given.plan));
       return work(client, given);
@@ -101,15 +101,16 @@ void add_plan_command(CLI::App& app, Action& action) {
   };
   const auto job_verb = [&](const char* name, const char* about, auto work) {
     auto* command = verb(name, about, work);
-    command->add_flag("--wait", options->wait, "until the job waits for you or has ended");
+    command->add_flag("--wait", options->wait, "wait until the job needs you or has ended");
     return command;
   };
-  verb("show", "its groups and actions", show_plan);
-  verb("remove", "forget it; its items stay", remove_plan);
-  add_failover_options(*job_verb("failover", "planned failover of all its items, group by group", failover_plan),
-                       options->failover, true);
+  verb("show", "show a plan's groups and actions", show_plan);
+  verb("remove", "remove a plan; its items stay", remove_plan);
+  add_failover_options(
+      *job_verb("failover", "start the planned failover of all its items, group by group", failover_plan),
+      options->failover, true);
   job_verb("commit", "commit the failover of all its items", commit_plan)
-      ->add_flag("--delete-source-disks", options->delete_source_disks, "their disks, too");
+      ->add_flag("--delete-source-disks", options->delete_source_disks, "delete the source disks, too");
   job_verb("reprotect", "Reverse Replicate all its items", reprotect_plan);
 }
 

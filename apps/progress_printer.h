@@ -1,4 +1,4 @@
-// Progress of a send on stderr: a bar with rate and time left on a terminal; elsewhere a line now and then.
+// Progress of a send on stderr: on a terminal a bar with rate and time left, elsewhere a line every few seconds.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@ class ProgressPrinter {
  public:
   explicit ProgressPrinter(bool quiet);
   void update(const SendProgress& progress);
-  // Leaves the bar's line.
+  // Ends the bar's line.
   void finish();
 
  private:

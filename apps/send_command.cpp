@@ -24,7 +24,7 @@ Error bad_option(const std::string& name, const std::string& value, const std::s
   return make_error(BaseErrc::invalid_argument, fmt::format("--{} '{}': allowed are {}", name, value, allowed));
 }
 
-// A word of a fixed set, by the parser that knows the set.
+// Parses a word of a fixed set.
 template <class T, class Parse>
 Result<void> read_word(T& into, const std::string& name, const std::string& text, Parse parse,
                        const std::string& allowed) {

@@ -54,7 +54,7 @@ Result<int> create_token(ApiClient& client, const TokenOptions& options) {
                    text_part(answer.body, "/properties/secret"), options.json);
 }
 
-// On the appliance's own machine, straight into its store.
+// Creates a token on the appliance's own machine, straight in its store.
 Result<int> create_locally(const TokenOptions& options) {
   BH_TRY(const auto lifetime_s, parse_lifetime(options.lifetime));
   const auto role = parse_role(options.role);
@@ -99,11 +99,11 @@ Result<int> remove_token(ApiClient& client, const TokenOptions& options) {
 
 void add_token_command(CLI::App& app, Action& action) {
   auto options = std::make_shared<TokenOptions>();
-  auto* token = app.add_subcommand("token", "who may use the API");
+  auto* token = app.add_subcommand("token", "tokens of the API");
   token->require_subcommand(1);
 
-  auto* created = token->add_subcommand("create", "make a token and print it, once");
-  created->add_option("NAME", options->name, "whose it is; stands in the audit log")->required();
+  auto* created = token->add_subcommand("create", "create a token and print it, once");
+  created->add_option("NAME", options->name, "the token's name, as the audit log shows it")->required();
   created->add_option("--role", options->role, "Reader, Operator or Admin")->capture_default_str();
   created->add_option("--lifetime", options->lifetime, "3600, 90m, 12h, 30d (default: for ever)");
   created->add_option("--state", options->state, "on the appliance's machine: its state directory, instead of the API");
@@ -116,9 +116,9 @@ void add_token_command(CLI::App& app, Action& action) {
     };
   });
 
-  set_api_action(token->add_subcommand("list", "all, without their secrets"), options, action, list_tokens);
-  auto* removed = token->add_subcommand("remove", "from now on it is refused");
-  removed->add_option("NAME", options->name, "its name")->required();
+  set_api_action(token->add_subcommand("list", "list tokens, without their secrets"), options, action, list_tokens);
+  auto* removed = token->add_subcommand("remove", "remove a token: it is refused from now on");
+  removed->add_option("NAME", options->name, "the token's name")->required();
   set_api_action(removed, options, action, remove_token);
 }
 
