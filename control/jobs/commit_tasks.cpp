@@ -44,7 +44,7 @@ Result<Step> stop_target(JobContext& c) {
   const auto stop = [&]() -> Result<boost::json::value> {
     BH_TRY(VmDriver * driver, c.driver(c.job.target));
     BH_TRY(VmFacts facts, driver->describe(c.target_vm()));
-    // Also one that is off: its guest may have powered off by itself, and a hypervisor may still have its disks open.
+    // Also a VM that is off: its guest may have powered off, and the hypervisor may still have its disks open.
     if (facts.power != PowerState::absent) BH_RETURN_IF_ERROR(driver->stop(c.target_vm()));
     return kDone;
   };

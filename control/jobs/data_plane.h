@@ -1,8 +1,8 @@
-// How jobs move data: the control layer's view of the data plane. One round brings one disk's content from its source
-// to its staged target; what is staged becomes the disk by swap_disk, and until release_old the old disk can be had
-// back. The real one drives the engine over mTLS to host agents, tests put a fake here. Thread-safe. Calls without
-// "round" in their names block for one exchange with the other end (bounded by its timeouts). Every call may be
-// repeated after a crash. An empty host is this appliance.
+// How jobs move data: the control layer's view of the data plane. A round brings one disk's content from its source to
+// its staged target; swap_disk makes the staged disk the disk, and until release_old give_back returns the old one.
+// EngineDataPlane drives the engine over mTLS to host agents; tests put a fake here. Thread-safe. Calls without "round"
+// in their names block for one exchange with the other end (bounded by its timeouts). Every call may be repeated after
+// a crash. An empty host is this appliance.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,8 @@ struct RoundRequest {
   DataSync sync = DataSync::for_down_time;
   std::optional<std::vector<ByteRange>>
       changed;            // a hint: all that can differ from what the target's staged disk holds
-  std::string base_root;  // with `changed`: the target holds what was once delivered to the source's disk, content with
-                          // this root digest. Empty: it holds what the round before has left
+  std::string base_root;  // with `changed`: root digest of the base that the target holds, as it was once delivered to
+                          // the source's disk. Empty: the target holds what the last round left
   std::uint32_t lanes = 0;  // 0: default
   std::string verify = "written", compress = "auto";
   std::uint64_t limit_bytes_per_s = 0;
@@ -79,8 +79,7 @@ class DataPlane {
  public:
   virtual ~DataPlane() = default;
 
-  // Starts and returns at once. The staged disk is made when there is none; a round that was interrupted is gone on
-  // with.
+  // Starts and returns at once. Makes the staged disk when there is none; goes on with an interrupted round.
   virtual Result<RoundHandle> start_round(const RoundRequest& request) = 0;
   virtual Result<RoundProgress> poll_round(RoundHandle handle) = 0;
   // Stops the transfer at once; returns when both ends have confirmed that nothing more is written (or the link is
@@ -88,12 +87,12 @@ class DataPlane {
   virtual Result<void> cancel_round(RoundHandle handle) = 0;
   virtual void forget_round(RoundHandle handle) noexcept = 0;  // after its end
 
-  // Its epoch is a job's, as in RoundRequest.
+  // The status's epoch is a job's, as in RoundRequest.
   virtual Result<TargetStatus> query_disk(const DiskRef& target) = 0;
-  // The staged disk gets the disk's name, the old one is kept aside. No error when it is swapped already.
+  // Gives the staged disk the disk's name; the old one is kept aside. No error when it is swapped already.
   virtual Result<void> swap_disk(const DiskRef& target, std::uint64_t epoch) = 0;
-  // The old disk is back, byte for byte, and nothing of the transfer is left; also after swap_disk, until release_old
-  // or the VM ran. No error when there is nothing to give back.
+  // Gives the old disk back, byte for byte, and leaves nothing of the transfer; also after swap_disk, until release_old
+  // or until the VM ran. No error when there is nothing to give back.
   virtual Result<void> give_back(const DiskRef& target, std::uint64_t epoch) = 0;
   virtual Result<void> release_old(const DiskRef& target, std::uint64_t epoch) = 0;
 

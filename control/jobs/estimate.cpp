@@ -55,8 +55,8 @@ Estimate estimate(const Item& item, const std::vector<ChangeSample>& samples) {
     result.full_bytes += sample.allocated_bytes;
   }
   result.seconds = find_s + send_s;
-  // What changes while the first round runs is the first delta; at worst everything that changed keeps changing at the
-  // same rate, which the delta rounds show once they run. Until then: one round's changes are taken as none.
+  // The first delta is what changes while the first round runs. Only the delta rounds show how much that is; here it is
+  // 0.
   result.downtime_s = projected_downtime(item, 0).sum();
   if (target_gone) {
     result.advise_for_synchronization = true;

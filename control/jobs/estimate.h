@@ -1,5 +1,5 @@
-// Projections and advice: pure functions of what was measured. Nothing here is a promise; the job shows what was
-// projected beside what was measured.
+// Projections and advice: pure functions of what was measured. Nothing here is a promise; the job shows the projection
+// beside the measurement.
 #pragma once
 
 #include <vector>
@@ -10,15 +10,15 @@
 
 namespace backhaul {
 
-// Used until an item's own jobs have measured theirs. `delta` without what its bytes take.
+// Used until an item's own jobs have measured. `delta` leaves out the time of its bytes.
 inline constexpr DowntimeParts kAssumedDowntime{
     .shutdown = 30, .delta = 1, .verify = 1, .swap = 1, .wait = 0, .start = 1, .boot = 30};
 inline constexpr double kAssumedBytesPerSecond = 100e6, kAssumedDigestBytesPerSecond = 400e6;
 
-// If Complete Failover were said now, with so many bytes left to send. A plan's gates are not foreseen.
+// The downtime if Complete Failover came now, with so many bytes left to send. Leaves out waits at a plan's gates.
 DowntimeParts projected_downtime(const Item& item, std::uint64_t next_delta_bytes);
-// What the next projection takes from a failover that measured these, its last round with so many bytes. `boot_known`:
-// the guest's first write was seen; else what was known of the boot stays.
+// Learns for the next projection from a failover that measured these, with so many bytes in its last round.
+// `boot_known`: the guest's first write was seen; else the item's boot stays as it was.
 void learn_downtime(Item& item, const DowntimeParts& measured, std::uint64_t delta_bytes, bool boot_known);
 
 // `samples`: one for each disk. ForSynchronization is advised when a target disk is gone, or when sending everything

@@ -1,4 +1,4 @@
-// Events of this process: the last ones are kept for those who come back, and each is given to the subscribers.
+// Events of this process: each goes to the subscribers, and the last ones are kept for clients that reconnect.
 // Thread-safe.
 #pragma once
 

@@ -13,7 +13,7 @@
 namespace backhaul {
 namespace {
 
-constexpr std::chrono::milliseconds kFirstWriteCall{1000};  // so long one call waits; others of the VM wait behind it
+constexpr std::chrono::milliseconds kFirstWriteCall{1000};  // of one call; other calls for the VM wait behind it
 
 std::uint64_t payload_of_round(const Job& job) {
   std::uint64_t sum = 0;
@@ -21,20 +21,20 @@ std::uint64_t payload_of_round(const Job& job) {
   return sum;
 }
 
-// The disk that took longest decides how long the round took, and so how much of it was verifying.
+// The slowest disk decides how long the round took, and so how long it verified.
 double verify_of_round(const Job& job) {
   const auto slowest = std::max_element(job.round.disks.begin(), job.round.disks.end(),
                                         [](const auto& a, const auto& b) { return a.seconds < b.seconds; });
   return slowest == job.round.disks.end() ? 0 : slowest->verify_seconds;
 }
 
-// Records when something of the downtime came; what is recorded stays.
+// Records a moment of the downtime, once.
 Result<void> mark(JobContext& c, std::int64_t DowntimeMoments::*moment) {
   if (c.job.moments.*moment != 0) return {};
   return c.update([&](Job& job, Item&) { job.moments.*moment = c.now_unix_ms(); }, Durability::relaxed);
 }
 
-// The replication job gives its staged disks back before a failover begins; its base is then what the target holds.
+// A failover begins when the replication job has given its staged disks back; the target then holds that job's base.
 Result<bool> replication_has_ended(JobContext& c) {
   if (c.item.replication_job.empty()) return true;
   BH_TRY(Job replication, c.services.records.job(c.item.replication_job));
@@ -42,7 +42,7 @@ Result<bool> replication_has_ended(JobContext& c) {
 }
 
 Result<void> adopt_replication_base(JobContext& c) {
-  // Only the last replication job of this item can have a base that still holds; it is found by the item's own jobs.
+  // Only the item's last replication job can have a base that still holds.
   if (c.job.direction != Direction::primary_to_recovery || c.job.round.number != 0) return {};
   BH_TRY(auto jobs, c.services.records.jobs());
   const Job* last = nullptr;
@@ -91,7 +91,7 @@ Clock::Duration retry_pause(const JobContext& c, std::uint32_t failures) {
   return std::min<Clock::Duration>(pause, c.pace.retry_last);
 }
 
-// The root digests of the target's disks, as delivered; empty unless nobody has written to any of them since.
+// The delivered root digests of the target's disks; empty when one of them was written to since.
 boost::json::object untouched_roots(JobContext& c) {
   boost::json::object roots;
   for (const auto& disk : c.job.source.disks) {
@@ -110,7 +110,7 @@ Result<Step> prepare_failover(JobContext& c) {
   BH_RETURN_IF_ERROR(adopt_replication_base(c));
   PreflightReport report = run_preflight(c.services, c.item, c.job.source, c.job.target, c.job.request);
   if (const Check* failed = first_failed(report)) {
-    // An agent that is away for a moment was there when the verb was accepted: worth another try.
+    // The agent was there when the verb was accepted and may come back: try again.
     const bool passes = failed->code == make_error(ControlErrc::host_unreachable).symbol();
     return make_error(passes ? ControlErrc::host_unreachable : ControlErrc::precondition_failed,
                       fmt::format("{}: {} ({})", failed->name, failed->cause, failed->fix));
@@ -141,8 +141,8 @@ Result<Step> wait_for_complete(JobContext& c) {
     auto finished = run_round(c, {DataSync::for_down_time, false, false});
     if (!finished) {
       if (finished.error() == make_error_code(BaseErrc::cancelled)) return finished.error();
-      // Nothing is lost while the VM runs on: shown, and tried again. With Complete Failover said, the abandoned
-      // round's changes are in the final delta.
+      // The VM runs on and nothing is lost: the error is shown and the round tried again. After Complete Failover the
+      // final delta has the abandoned round's changes.
       BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
       BH_RETURN_IF_ERROR(
           c.update([&](Job& job, Item&) { note_error(job, to_job_error(finished.error(), c.now_unix_s())); }));
@@ -192,7 +192,7 @@ Result<Step> shutdown_source(JobContext& c) {
   BH_TRY(VmDriver * driver, c.driver(c.job.source));
   if (c.find_action("shutdown") == nullptr) {
     BH_TRY(VmFacts facts, driver->describe(c.source_vm()));
-    if (facts.power == PowerState::off) return Step::finished();  // not by us, so a cancel does not start it
+    if (facts.power == PowerState::off) return Step::finished();  // not by us: a cancel does not start it
   }
   const auto shut_down = [&]() -> Result<boost::json::value> {
     ShutdownRequest request{c.item.shutdown.timeout_s,
@@ -256,7 +256,7 @@ Result<Step> without_first_write(JobContext& c, std::string why) {
   return record_downtime(c);
 }
 
-// Measures, and so never fails the job: the VM is started.
+// Only measures, so it never fails the job: the VM is started.
 Result<Step> wait_for_first_write(JobContext& c) {
   if (c.item.boot.wait_s == 0) return without_first_write(c, "boot.wait_s is 0");
   BH_TRY(VmDriver * driver, c.driver(c.job.target));
@@ -288,7 +288,7 @@ Result<Step> full_download(JobContext& c) { return last_round(c, DataSync::for_s
 Result<Step> swap_in(JobContext& c) {
   BH_RETURN_IF_ERROR(swap_disks(c));
   BH_RETURN_IF_ERROR(mark(c, &DowntimeMoments::swapped_unix_ms));
-  // Everything is ready; from here a plan decides whose turn it is, and a cancel is still possible.
+  // All is ready: a plan now decides whose turn it is, and a cancel is still possible.
   return c.job.gates.boot ? Step::finished() : Step::after(c.pace.look);
 }
 
@@ -307,7 +307,7 @@ Result<Step> start_target(JobContext& c) {
   };
   BH_RETURN_IF_ERROR(c.once("create", create, touch));
   const auto start = [&]() -> Result<boost::json::value> {
-    // Looked at in every try: a VM that ran before this one has written what the token does not know of.
+    // Asked in every try: the VM of an earlier try may have written what the token does not cover.
     auto roots = untouched_roots(c);
     BH_TRY(const StartOutcome outcome, driver->start(c.target_vm()));
     return boost::json::value{{"token", outcome.token},

@@ -27,7 +27,7 @@ struct JobServices {
   Random& random;
   ActionCommand run_action;
   std::string owner;
-  std::function<void(const Job&)> progressed;  // a running transfer has new numbers; may be empty
+  std::function<void(const Job&)> progressed;  // called when a running transfer has new numbers; may be empty
 };
 
 // The pace of jobs; all in one place (docs/phases.md, section 3).
@@ -42,7 +42,7 @@ struct Pace {
   std::chrono::seconds minute{60};                // of items' settings in minutes; less only in rehearsals
 };
 
-// What only this process knows of a job: transfers under way. Lost by a crash, and then made anew.
+// What only this process knows of a job: its transfers. A crash loses it; the next process makes it anew.
 struct LiveTransfer {
   RoundHandle handle = 0;
   RoundProgress progress;
@@ -52,7 +52,7 @@ struct LiveJob {
   Progress progress;
   std::map<std::string, LiveTransfer> transfers;  // by disk
   std::uint32_t attempts = 0;
-  std::uint32_t task = 0;  // of `attempts` and `task_started`
+  std::uint32_t task = 0;  // that `attempts` and `task_started` belong to
   Clock::Duration task_started{0}, last_told{0}, last_look{0}, retry_round_at{0};
   std::int64_t lease_until_unix_s = 0;
 };
@@ -81,9 +81,9 @@ class JobContext {
   Result<void> update(const Change& change, Durability durability = Durability::durable);
   Result<void> update_with(const std::function<Result<void>(Transaction&, Job&, Item*)>& change);
 
-  // An outside action with its two records. The intent (with `intend`) is durable before `action` runs, the outcome
-  // (with `accept`) before once() returns. Done already: the recorded outcome, nothing runs. A cancel that is due comes
-  // first: BaseErrc::cancelled.
+  // Runs an outside action between its two records: the intent (with `intend`) is durable before `action` runs, the
+  // outcome (with `accept`) before once() returns. An action that is done does not run again: its recorded outcome is
+  // returned. BaseErrc::cancelled: a cancel is due.
   using Action = std::function<Result<boost::json::value>()>;
   Result<boost::json::value> once(const std::string& key, const Action& action, const Change& intend = {},
                                   const std::function<void(Job&, Item&, const boost::json::value&)>& accept = {});
@@ -101,7 +101,7 @@ class JobContext {
   std::string id_;
 };
 
-// Stops what this process has under way for the job; returns when both ends confirmed.
+// Stops the job's transfers in this process; returns when both ends have confirmed.
 Result<void> stop_transfers(JobContext& context);
 
 }  // namespace backhaul

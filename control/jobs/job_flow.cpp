@@ -13,7 +13,7 @@ void end_job(Job& job, JobState state, std::int64_t now_unix_s) {
   job.waiting_for.clear();
 }
 
-// The item of a planned failover that succeeded runs at the target now.
+// After a planned failover the item is at the target.
 void end_failover(const Job& job, Item& item, std::int64_t now_unix_s, std::chrono::seconds minute) {
   Location& here = job.direction == Direction::recovery_to_primary ? item.primary : item.recovery;
   here = job.target;
@@ -30,7 +30,7 @@ void end_commit(const Job& job, Item& item) {
     item.recovery.vm_exists = false;
     if (job.delete_source_disks) {
       item.protected_until_unix_s = 0;
-      item.forget_start();  // the kept disks, which it is the difference to, are gone
+      item.forget_start();  // its base, the kept disks, is gone
     }
     set_state(item, ItemState::planned_failover_committed);
   } else {
@@ -40,7 +40,7 @@ void end_commit(const Job& job, Item& item) {
   }
 }
 
-// Where cancel and undo lead back to.
+// Cancel and undo lead back to the resting state.
 void end_back(Transaction& transaction, const Job& job, Item& item, std::int64_t now_unix_s,
               const std::string& spare_id) {
   item.commit_deadline_unix_s = 0;

@@ -13,22 +13,22 @@ namespace backhaul {
 // A job as a verb records it: NotStarted, with its tasks.
 Job make_job(JobKind kind, std::string id, DataSync sync, std::string actor, std::int64_t now_unix_s);
 
-// NotStarted or a restart: the current task begins.
+// Begins the current task of a job that is NotStarted or restarted.
 void enter_task(Job& job, std::int64_t now_unix_s);
 
-// The current task succeeded: the next one begins, or the job ends and settles its item (may be null for a plan job).
+// Ends the current task: begins the next one, or ends the job and sets its item's state (`item` null for a plan job).
 // `spare_id` is for a replication job, which the end of a job may call for; `minute`: Pace::minute.
 void complete_task(Transaction& transaction, Job& job, Item* item, std::int64_t now_unix_s, const std::string& spare_id,
                    std::chrono::seconds minute = std::chrono::seconds(60));
 
-// A recorded cancel takes effect: what is left is replaced by the rollback tasks.
+// Lets a recorded cancel take effect: the rollback tasks replace what is left.
 void begin_rollback(Transaction& transaction, Job& job, Item* item, std::int64_t now_unix_s,
                     const std::string& spare_id);
 
 void fail_job(Job& job, Item* item, JobError error);
 void note_error(Job& job, JobError error);
 
-// Between the swaps of a VM's disks there is only forward: a cancel waits until all are done.
+// True between the swaps of a VM's disks: a cancel waits until all are swapped.
 bool must_go_forward(const Job& job);
 // Whether a recorded cancel takes effect now.
 bool cancel_is_due(const Job& job);

@@ -18,7 +18,7 @@ Job job_for(JobKind kind, const Start& start, const Item& item, DataSync sync = 
   return job;
 }
 
-// Commit and undo go on with what the planned failover's job knew.
+// Commit and undo take over what the planned failover's job knew.
 Result<Job> job_after_failover(Transaction& transaction, JobKind kind, const Start& start, const Item& item) {
   Job job = job_for(kind, start, item);
   const std::string& id = item.failover_job.empty() ? item.current_job : item.failover_job;
@@ -34,8 +34,8 @@ Result<Job> job_after_failover(Transaction& transaction, JobKind kind, const Sta
   return job;
 }
 
-// The first round sends what the VM has written since the failover before started it, when it is known that the kept
-// disks at the target are what it was started from.
+// When the kept disks at the target are known to be what the VM was started from, the first round sends only what it
+// has written since.
 void begin_with_start(Job& job, const Item& item) {
   if (item.start_roots.empty()) return;
   job.round.base_token = item.start_token;
@@ -94,7 +94,7 @@ Result<void> start_planned_failover(Transaction& transaction, std::string_view i
   BH_TRY(FailoverPath path, failover_path(*item, request));
   Job job = job_for(JobKind::planned_failover, start, *item, request.data_sync);
   job.request = request;
-  // On the way to the recovery site nothing is gained by waiting unless it was asked for.
+  // To the recovery site waiting gains nothing: manual becomes automatic, except in a plan.
   if (path.direction == Direction::primary_to_recovery && request.complete.mode == CompleteMode::manual &&
       start.parent.empty())
     job.request.complete.mode = CompleteMode::automatic;
@@ -107,7 +107,7 @@ Result<void> start_planned_failover(Transaction& transaction, std::string_view i
     BH_TRY(Job * replication, transaction.job(item->replication_job));
     if (!has_ended(replication->state)) replication->cancel_requested = true;
   }
-  // The kept disks at home are what the VM here was started from, unless it goes to another place.
+  // The VM here was started from the disks kept at the primary site; an alternate location has none.
   if (path.direction == Direction::recovery_to_primary && job.target.host == item->primary.host)
     begin_with_start(job, *item);
   item->forget_start();
@@ -197,7 +197,7 @@ Result<void> request_resume(Transaction& transaction, std::string_view id) {
 
 Result<void> request_cancel(Transaction& transaction, std::string_view id) {
   BH_TRY(Job * job, transaction.job(id));
-  if (job->cancel_requested && !has_ended(job->state)) return {};  // said before: nothing more to do
+  if (job->cancel_requested && !has_ended(job->state)) return {};  // cancelled before
   BH_RETURN_IF_ERROR(require_verb(*job, JobVerb::cancel));
   job->cancel_requested = true;
   if (job->state != JobState::not_started) set_state(*job, JobState::in_progress);

@@ -16,7 +16,7 @@ struct Start {
   std::string plan, parent;  // when a plan's job starts it
 };
 
-// forbidden_in_phase, naming item, state and verb.
+// Error: forbidden_in_phase, naming item, state and verb.
 Result<void> require_verb(const Item& item, ItemVerb verb);
 Result<void> require_verb(const Job& job, JobVerb verb);
 
@@ -29,10 +29,10 @@ Result<FailoverPath> failover_path(const Item& item, const PlannedFailoverReques
 
 Result<void> start_planned_failover(Transaction& transaction, std::string_view item,
                                     const PlannedFailoverRequest& request, const Start& start);
-// In FailoverCommitPending the item is only marked; then no job is added and false comes back.
+// In FailoverCommitPending it only changes the item's state: it adds no job and returns false.
 Result<bool> start_commit(Transaction& transaction, std::string_view item, bool delete_source_disks,
                           const Start& start);
-// The running job's cancel (false: no job was added; the running one's id is in the item), or an Undo job.
+// Cancels the running job (and returns false: its id is in the item), or adds an Undo job.
 Result<bool> start_cancel(Transaction& transaction, std::string_view item, const Start& start);
 Result<void> start_reprotect(Transaction& transaction, std::string_view item, const Start& start);
 void add_replication_job(Transaction& transaction, Item& item, const std::string& id, std::int64_t now_unix_s,

@@ -53,7 +53,7 @@ bool is_past(const Child& child, TaskKind task) {
 }
 bool succeeded(const Child& child) { return child.job && child.job->state == JobState::succeeded; }
 
-// All have reached what `reached` says: true. Some failed and the rest has reached it: an error. Else false.
+// True when all have `reached`; an error when all but the failed ones have; else false.
 template <class Reached>
 Result<bool> all_reached(const std::vector<Child>& children, Reached reached) {
   std::string failed;
@@ -197,7 +197,7 @@ Result<Step> plan_replicate(JobContext& c) {
   const StartChild start_child = [&](Transaction& transaction, const std::string& item,
                                      const Start& start) -> Result<bool> {
     PlannedFailoverRequest request = c.job.request;
-    request.complete = {};  // the plan's to say
+    request.complete = {};  // the plan decides when
     BH_RETURN_IF_ERROR(start_planned_failover(transaction, item, request, start));
     return true;
   };
@@ -244,7 +244,7 @@ Result<Step> plan_items(JobContext& c) {
   const bool commit = c.job.kind == JobKind::plan_commit;
   std::vector<std::string> items;
   for (const auto& id : plan_items_of(plan)) {
-    // What is done already is left alone: only what failed is tried again.
+    // An item that is done is skipped: a restart tries only what failed.
     BH_TRY(Item item, c.services.records.item(id));
     const bool done = item.state == (commit ? ItemState::planned_failover_committed : ItemState::protected_) ||
                       (commit && item.state == ItemState::failover_committed);
@@ -268,7 +268,7 @@ Result<bool> cancel_plan_items(JobContext& c) {
     BH_TRY(Job child, c.services.records.job(id));
     if (child.state == JobState::succeeded || child.state == JobState::cancelled) continue;
     if (child.state == JobState::failed) {
-      // Failed before its target ran: brought back by an Undo of its own, once.
+      // A job that failed before its target ran gets one Undo job.
       BH_TRY(std::string undo, c.new_job_id());
       const auto bring_back = [&](Transaction& transaction) -> Result<void> {
         BH_TRY(Item * item, transaction.item(child.item));
@@ -284,7 +284,7 @@ Result<bool> cancel_plan_items(JobContext& c) {
     resting = false;
     const auto cancel = [&](Transaction& transaction) -> Result<void> {
       BH_TRY(Job * job, transaction.job(id));
-      if (!is_allowed(JobVerb::cancel, *job)) return {};  // its target is being started: it stays
+      if (!is_allowed(JobVerb::cancel, *job)) return {};  // its target starts: too late to cancel
       return request_cancel(transaction, id);
     };
     BH_RETURN_IF_ERROR(c.services.records.transact(cancel));

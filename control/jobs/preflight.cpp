@@ -152,7 +152,7 @@ PreflightReport run_preflight(JobServices& services, const Item& item, const Loc
   else
     own.ok("source-vm"), source_facts = *facts;
 
-  // For the way to the recovery site the agent is the source's; it has to be there as well.
+  // On the way to the recovery site the agent is the source's; it must answer, too.
   const std::string& host = target.host.empty() ? source.host : target.host;
   auto host_report = services.data_plane.host_report(host);
   if (!host_report)

@@ -12,7 +12,7 @@ namespace backhaul {
 inline constexpr std::int64_t kMaxClockSkew_s = 30;
 inline constexpr std::int64_t kMinCertificateLife_s = 24 * 3600, kWarnCertificateLife_s = 14 * 24 * 3600;
 
-// Both ends' disks: `target_disks` pairs with item's by position (absent ones included).
+// `target_disks` pairs with the item's disks by position, absent ones included.
 std::vector<Check> check_host(const Item& item, const Location& source, const Location& target,
                               const HostReport& report, const std::vector<TargetStatus>& target_disks,
                               const VmFacts& source_facts, std::int64_t now_unix_s);

@@ -98,7 +98,7 @@ Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::siz
       spdlog::warn("{}: the tracker cannot say what changed ({}); digests find it", request.run, changed.why_unknown);
     request.changed = std::move(changed.ranges);
     if (const auto* root = c.job.round.base_roots.if_contains(name); root != nullptr && root->is_string()) {
-      // The target was kept and its digests were not: it reads itself once, which proves that it is the base.
+      // The target's disk was kept, its digests were not: a full verify reads it once and proves that it is the base.
       request.base_root = std::string(root->get_string());
       request.verify = "full";
     }
@@ -262,7 +262,7 @@ Result<void> abandon_round(JobContext& c) {
     BH_RETURN_IF_ERROR(driver->release_snapshot(c.source_vm(), c.job.round.snapshot, false));
     return boost::json::value(nullptr);
   };
-  // Also from the rollback, where a cancel is not due any more.
+  // The rollback calls this, too, where a cancel is no longer due.
   BH_RETURN_IF_ERROR(c.once(round_key("abandon", c.job), release, {},
                             [](Job& job, Item&, const boost::json::value&) { job.round.open = false; }));
   return {};
@@ -275,12 +275,12 @@ Result<void> note_round_failure(JobContext& c, const Error& error) {
   BH_RETURN_IF_ERROR(c.update([&](Job& job, Item&) {
     ++job.round.failures;
     if (base_holds) return;
-    // What the target holds is not what its digests say, or there is nothing: compare everything again.
+    // The target does not hold what its digests say, or holds no base: compare everything again.
     job.round.base_token.clear();
     job.round.base_roots.clear();
     for (auto& disk : job.round.disks) disk.done = false;
   }));
-  // Once swaps have begun the snapshot's content is all there: only forward.
+  // Once swaps have begun the target has the whole snapshot: the job must go forward.
   if (c.job.round.open && c.job.round.failures % 2 == 0 && !must_go_forward(c.job)) return abandon_round(c);
   return {};
 }

@@ -1,5 +1,5 @@
-// A round: all disks of a VM brought to one point in time (docs/phases.md, section 3). Called again and again until it
-// is finished; what has happened so far is in the job.
+// A round: all disks of a VM brought to one point in time (docs/phases.md, section 3). run_round() is called until it
+// is finished; the job holds what has happened so far.
 #pragma once
 
 #include "control/jobs/job_context.h"
@@ -20,14 +20,14 @@ Result<bool> run_round(JobContext& context, const RoundOptions& options);
 // row, so that a broken one is not tried for ever.
 Result<void> note_round_failure(JobContext& context, const Error& error);
 
-// Gives an open snapshot back without accepting it.
+// Releases an open snapshot without accepting it.
 Result<void> abandon_round(JobContext& context);
 
-// The item's epoch becomes at least the highest that a target disk has on record: somebody may have sent to it by hand.
-// Only where a job begins, where it is restarted, and on its way back: elsewhere a foreign epoch must fence the job.
+// Raises the item's epoch at least to the highest that a target disk has on record: somebody may have sent to it by
+// hand. Only where a job begins, is restarted or rolls back: elsewhere a foreign epoch must fence the job.
 Result<void> raise_epoch(JobContext& context);
 
-// The disks of the target swapped in; actions swap/DISK.
+// Swaps the target's disks in; actions swap/DISK.
 Result<void> swap_disks(JobContext& context);
 Result<void> release_old_disks(JobContext& context);
 

@@ -14,7 +14,7 @@ constexpr std::int64_t kLease_s = 30;
 constexpr std::chrono::seconds kStoreRetry{5};   // after a failed store access: the job is where it was
 constexpr std::chrono::milliseconds kIdle{500};  // a thread with nothing due looks again, for wall-clock deadlines
 
-// The job whose step runs on this thread: its own writes do not wake it.
+// The job whose step runs on this thread; its own writes do not wake it.
 thread_local const std::string* t_stepping = nullptr;
 
 }  // namespace
@@ -39,7 +39,7 @@ void Runner::job_written(const Job& job) {
   const bool own = t_stepping != nullptr && *t_stepping == job.id;
   if (has_ended(job.state) || own) {
     changed_.notify_all();
-    return;  // run_one() takes an ended one out
+    return;  // run_one() removes ended jobs
   }
   Entry& entry = entries_[job.id];
   entry.due = Clock::Duration{0};
@@ -244,7 +244,7 @@ Result<void> Runner::advance(JobContext& c) {
   const double seconds = std::chrono::duration<double>(c.services.clock.now() - c.live.task_started).count();
   const auto ended = c.job.current_task;
   return c.update_with([&](Transaction& transaction, Job& job, Item* item) -> Result<void> {
-    // A cancel that came first wins: the next step rolls back. This is where StartTarget is entered or not.
+    // A cancel that came first wins: the next step rolls back. This decides whether StartTarget is entered.
     if (cancel_is_due(job) || job.current_task != ended) return {};
     job.tasks[ended].seconds = seconds;
     complete_task(transaction, job, item, c.now_unix_s(), spare_id, c.pace.minute);

@@ -22,14 +22,14 @@ class Runner {
   // Takes up every unfinished job of the store, and every running commit deadline.
   Result<void> load();
 
-  // Runs what is due until nothing is; gives the time (of Clock::now) at which something will be, or
+  // Runs what is due until nothing is; returns the time (of Clock::now) at which something will be, or
   // Clock::Duration::max().
   Clock::Duration run_ready();
   void start(std::size_t threads);
-  // Running steps end, transfers stop; the store says where to go on.
+  // Lets running steps end and stops transfers; the store holds where to go on.
   void stop();
 
-  // From Records' observer.
+  // Records' observer calls these.
   void job_written(const Job& job);
   void item_written(const Item& item);
   // Puts the live numbers of a running transfer into the job's current task.

@@ -154,7 +154,7 @@ Result<Item> Service::put_item(const Actor& actor, const Item& declared,
         BH_TRY(auto all, s.records.items());
         if (all.size() >= s.limits.max_items)
           return make_error(ControlErrc::busy, fmt::format("{} items are declared", all.size()));
-        Item fresh;  // nothing of what the runner keeps comes from outside
+        Item fresh;  // the runner's fields keep their defaults
         fresh.id = declared.id;
         fresh.vm = declared.vm;
         fresh.recovery = declared.recovery;
@@ -194,7 +194,7 @@ Result<void> Service::remove_item(const Actor& actor, std::string_view id,
         if (!item->replication_job.empty()) {
           BH_TRY(Job * replication, transaction.job(item->replication_job));
           if (!has_ended(replication->state)) {
-            replication->cancel_requested = true;  // it gives staged disks back, and then takes the item away
+            replication->cancel_requested = true;  // the job gives staged disks back, then removes the item
             item->remove_requested = true;
             return {};
           }
@@ -215,7 +215,7 @@ Result<PreflightReport> Service::preflight(const Actor& actor, std::string_view 
     early.checks.push_back({"earlier-failover", CheckLevel::failed, "preflight.not_committed",
                             "the earlier failover is not committed",
                             "Commit it (failoverCommit) when it is to stand."});
-  Item assumed = item;  // what would be checked if it were allowed
+  Item assumed = item;  // checked as if the verb were allowed
   if (!is_allowed(ItemVerb::planned_failover, item.state)) assumed.state = ItemState::failover_committed;
   BH_TRY(FailoverPath path, failover_path(assumed, request));
   PreflightReport report = run_preflight(s.services, item, path.source, path.target, request);

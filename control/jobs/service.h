@@ -67,7 +67,7 @@ class Runner;
 
 class Service {
  public:
-  // All references outlive the service. `run_action` runs plans' commands; a child process without it. `owner` names
+  // All references outlive the service. `run_action` runs plans' commands; empty: a child process does. `owner` names
   // this appliance in leases; two processes must not share it.
   static Result<std::unique_ptr<Service>> create(Store& store, DataPlane& data_plane, VmDriverSource& drivers,
                                                  Clock& clock, Random& random, std::string owner,
@@ -79,16 +79,16 @@ class Service {
 
   Result<std::vector<Item>> list_items();
   Result<Item> get_item(std::string_view id);
-  // Creates or changes what is declared; what the runner keeps is untouched. `expected_version`: conflict unless it is
-  // the present one.
+  // Creates an item, or changes its declared fields; the runner's fields stay. `expected_version`: conflict unless it
+  // is the present one.
   Result<Item> put_item(const Actor& actor, const Item& declared, std::optional<std::uint64_t> expected_version = {});
   Result<void> remove_item(const Actor& actor, std::string_view id, std::optional<std::uint64_t> expected_version = {});
   Result<PreflightReport> preflight(const Actor& actor, std::string_view item, const PlannedFailoverRequest& request);
 
-  // Verbs give the id of the job that was recorded.
+  // Verbs return the id of the recorded job.
   Result<std::string> planned_failover(const Actor& actor, std::string_view item,
                                        const PlannedFailoverRequest& request);
-  // Empty: there was nothing to do but record it (FailoverCommitPending).
+  // An empty id: the commit was recorded and needs no job (FailoverCommitPending).
   Result<std::string> failover_commit(const Actor& actor, std::string_view item, bool delete_source_disks = false);
   Result<std::string> failover_cancel(const Actor& actor,
                                       std::string_view item);  // cancels the job, or undoes until commit
@@ -119,11 +119,11 @@ class Service {
 
   Result<std::vector<AuditEntry>> list_audit(const Actor& actor, std::string_view object = {}, std::uint64_t before = 0,
                                              std::size_t limit = 100);
-  // For refusals that the HTTP layer finds (bad token, wrong role).
+  // Records what the HTTP layer refuses (bad token, wrong role).
   void audit(const Actor& actor, std::string_view action, std::string_view object, std::string_view outcome,
              std::string_view detail = {});
 
-  // Called with each event on the thread that caused it; must not block nor call the service. Returns an id for
+  // `listener` gets each event on the thread that caused it; it must not block nor call the service. Returns an id for
   // unsubscribe(), after which no more call comes. events_since() gives what is still kept, for Last-Event-ID.
   std::uint64_t subscribe(std::function<void(const Event&)> listener);
   void unsubscribe(std::uint64_t id);

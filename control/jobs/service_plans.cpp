@@ -39,7 +39,7 @@ Result<void> start_plan_job(Transaction& transaction, std::string_view id, JobKi
   return {};
 }
 
-// Every item must allow the verb; for commit and reProtect at least one, since what is done already is left alone.
+// Every item must allow the verb; for commit and reProtect at least one must, since items that are done are skipped.
 Result<void> require_items(const std::vector<Item>& items, ItemVerb verb) {
   const bool any = verb != ItemVerb::planned_failover;
   std::string refused;

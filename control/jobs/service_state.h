@@ -24,7 +24,7 @@ struct Service::State {
   std::int64_t now() const { return clock.unix_time_s(); }
   Result<void> require_role(const Actor& actor, Role role) const;
   Result<Start> new_start(const Actor& actor);
-  // Runs a verb: role, then the transaction; the audit log gets its outcome, refused ones too.
+  // Checks the role, runs the transaction, and audits the outcome, a refusal too.
   Result<void> verb(const Actor& actor, Role role, std::string_view action, const std::string& object,
                     const std::function<Result<void>(Transaction&)>& change);
   void audit(const Actor& actor, std::string_view action, std::string_view object, std::string_view outcome,

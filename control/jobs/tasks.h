@@ -1,6 +1,6 @@
-// One function a task: does what can be done now, one step; called again until it says done. Errors that can pass are
-// tried again by the runner, others fail the job. Every function can be entered anew after a crash, with nothing but
-// what the job holds.
+// One function per task: it does one step, what can be done now, and is called again until it says done. The runner
+// tries again after errors that can pass; others fail the job. After a crash a function starts anew with what the job
+// holds.
 #pragma once
 
 #include "control/jobs/job_context.h"
@@ -30,7 +30,7 @@ Result<Step> plan_wait(JobContext& context);
 Result<Step> plan_shutdown(JobContext& context);
 Result<Step> plan_boot(JobContext& context);
 Result<Step> plan_items(JobContext& context);
-// A plan's cancel reaches its items; true when all of them have come to rest.
+// Cancels the plan's item jobs; true when all of them have come to rest.
 Result<bool> cancel_plan_items(JobContext& context);
 
 Result<Step> run_task(JobContext& context);  // the current task's function
