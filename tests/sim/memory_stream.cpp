@@ -12,7 +12,7 @@ namespace {
 
 struct Pipe {
   struct Chunk {
-    std::uint64_t ripe_at = 0;  // the receiver's step from which it can be read
+    std::uint64_t ripe_at = 0;  // the receiver's step at which it can be read
     std::vector<std::byte> bytes;
     std::size_t read = 0;
   };
@@ -47,7 +47,7 @@ class MemoryEnd final : public MemoryStream {
     std::size_t total = 0;
     while (total < limit && !in_.chunks.empty()) {
       auto& chunk = in_.chunks.front();
-      // A cut does not wait for what is delayed: it is there or it never comes.
+      // A broken link delays nothing: what was sent can be read at once.
       if (chunk.ripe_at > in_.step && !link_->broken) break;
       const auto count = std::min(limit - total, chunk.bytes.size() - chunk.read);
       std::copy_n(chunk.bytes.begin() + static_cast<std::ptrdiff_t>(chunk.read), count,

@@ -1,6 +1,6 @@
-// IoQueue over simulated files. A request takes place when the queue picks it, in any order, inside some wait() after
-// it was made; a read's memory holds rubbish until then, and a write takes the bytes that its memory holds then: reuse
-// before the completion shows.
+// IoQueue over simulated files. The queue performs a request in any order, inside some wait() after it was made. Until
+// then a read's memory holds rubbish, and a write takes what its memory holds at that moment: reuse before the
+// completion shows.
 #include <sys/poll.h>
 
 #include <algorithm>
@@ -24,7 +24,7 @@ class SimQueue final : public IoQueue, public PendingWrites {
     state_->queues.insert(this);
   }
   ~SimQueue() override {
-    // As in the kernel: what was under way ends before the memory goes, what was not is dropped.
+    // As in the kernel: requests under way end before the memory goes, the others are dropped.
     const std::lock_guard lock(state_->mutex);
     begin_pending_writes(random_);
     state_->queues.erase(this);
@@ -136,7 +136,7 @@ Result<std::span<const Completion>> SimQueue::wait(const PollRequest* poll, Cloc
     const std::lock_guard lock(state_->mutex);
     if (state_->dead || generation_ != state_->generation)
       return Error::from_errno(EIO, "wait for I/O, the simulated power is off");
-    // Sometimes nothing has come yet: a look then finds nothing, and a stream that is ready comes first.
+    // Sometimes no completion is there yet: a look finds nothing, and a ready stream comes first.
     const bool may_be_empty = timeout <= Clock::Duration::zero() || (polling && poll->handle < 0);
     if (!pending_.empty() && !(may_be_empty && random_.one_in(4))) {
       finish_some();

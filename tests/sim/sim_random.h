@@ -22,8 +22,8 @@ class SimRandom final : public Random {
 // BACKHAUL_SEED when it is set, else `otherwise`. Says on stderr which one it is, so that a failure can be replayed.
 std::uint64_t seed_from_environment(std::uint64_t otherwise);
 
-// How much of a simulation is run: all of it in a release build, a quarter under a sanitizer, where each step takes ten
-// times as long and what it looks for is in every step alike. A seed replays the same run in both.
+// How much of a simulation runs: all of it in a release build, a quarter under a sanitizer, where a step takes ten
+// times as long and every step can show what the sanitizer looks for. A seed replays the same run in both.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 inline constexpr std::uint64_t kFaultStride =
     7;  // of the failure points; a prime, so that no phase of a step is left out

@@ -66,7 +66,7 @@ class SimState {
   std::set<PendingWrites*> queues;
   std::uint64_t queues_made = 0;
   SimCounters counters;
-  std::uint64_t generation = 1;  // of machine lives
+  std::uint64_t generation = 1;  // grows with each restart
   bool dead = false;
   std::uint64_t next_node = 1;
   std::int64_t next_version = 1;

@@ -58,7 +58,7 @@ class SimStorage final : public Storage {
   // Power loss and restart in one: decides what is left, and every File and IoQueue from before is dead (EIO). No other
   // thread may be inside a call of a queue from before.
   void crash();
-  // After crash_at_operation has struck: whether it has, and the restart.
+  // Whether crash_at_operation has struck; restart() then brings the storage back.
   bool crashed() const;
   void restart();
 

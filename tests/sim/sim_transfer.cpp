@@ -10,17 +10,17 @@
 namespace backhaul::sim {
 namespace {
 
-// Steps without an end that no transfer of a test needs: two lanes that wait for each other.
+// More steps than any test's transfer needs: two lanes wait for each other.
 constexpr std::uint64_t kMaxSteps = 2'000'000;
 
-// Lanes come and go by the hundred, with 14 MiB each: their pages are kept, for a page fault is dear.
+// Hundreds of lanes come and go, with 14 MiB each: keeping their pages saves page faults.
 void keep_large_memory() {
   static const bool once =
       mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024) != 0 && mallopt(M_TRIM_THRESHOLD, 512 * 1024 * 1024) != 0;
   (void)once;
 }
 
-// What says most: what cannot be retried before what can, the first before its consequences.
+// Keeps the error that says most: a final one before one that can be retried, the first before its consequences.
 void note_error(std::optional<Error>& kept, Error error) {
   if (!kept || (kept->retry() == Retry::later && error.retry() != Retry::later)) kept = std::move(error);
 }
@@ -136,7 +136,7 @@ Result<SimTransfer::Outcome> SimTransfer::attempt() {
   Outcome outcome;
   outcome.opened = opened_;
   BH_TRY(outcome.source_root, source_root());
-  // From here the target may have finished even if its answer is lost: a retry then asks.
+  // From here the target may have finished although its answer is lost: a retry asks.
   sent_root_ = outcome.source_root;
   BH_TRY(outcome.finished, store_->finish(*control, {outcome.source_root, options_.swap}, nullptr));
   return outcome;
@@ -186,7 +186,7 @@ Result<void> SimTransfer::run_lanes() {
     targets[i].lane =
         std::make_unique<TargetLane>(**targets[i].use, *targets[i].stream, *targets[i].queue, hasher, clock_);
   }
-  // As the sender does, all lanes stop when one fails; the target's go on until they see it.
+  // All lanes stop when one fails, as the sender's do; the target's go on until they see it.
   std::uint64_t steps = 0;
   auto open = 2 * static_cast<std::size_t>(options_.lanes);
   while (open > 0) {
@@ -211,7 +211,7 @@ Result<void> SimTransfer::run_lanes() {
         const auto error = std::move(finished).error();
         if (!(error == make_error_code(TransportErrc::closed)) && !(error == make_error_code(TransportErrc::lost)))
           target.lane->send_error(error, std::chrono::milliseconds(100));
-        // What ended the lane is told to the source where the link still carries it; the simulation knows in any case.
+        // A real target tells the source why the lane ended, while the link carries it; here it is known in any case.
         if (!failed || failed->retry() == Retry::later) note_error(failed, error);
       } else if (!*finished) {
         continue;

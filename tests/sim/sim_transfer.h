@@ -1,7 +1,7 @@
 // A whole transfer in one thread: source lanes and target lanes are stepped in turn, in an order under a seed, over
-// simulated queues and in-memory streams; control messages are direct calls of a TargetStore. It does what
-// dataplane/source/send.cpp and dataplane/target/host_protocol.cpp do with threads and TLS. One seed, one run, but for
-// --verify full, which scans with threads.
+// simulated queues and in-memory streams; control messages are direct calls of a TargetStore.
+// dataplane/source/send_attempt.cpp and dataplane/target/host_protocol.cpp do the same with threads and TLS. One seed,
+// one run, except --verify full, which scans with threads.
 #pragma once
 
 #include <functional>
@@ -20,7 +20,7 @@
 
 namespace backhaul::sim {
 
-// Time that goes on by `step` at every look, so that whoever waits for a moment gets there. One thread, or several.
+// Time that moves on by `step` at every look, so that a wait for a moment ends. Thread-safe.
 class SimClock final : public Clock {
  public:
   explicit SimClock(Duration step = std::chrono::microseconds(50)) : step_(step.count()) {}
@@ -58,9 +58,9 @@ class SimTransfer {
   Result<Outcome> attempt();
   // Attempts until one succeeds or fails for good, at most `limit`.
   Result<Outcome> run(unsigned limit = 20);
-  // The host agent is gone and another one comes up, after a crash for instance.
+  // Replaces the host agent by a new one, as after a crash.
   void restart_target();
-  // The source program is gone and is started again with the same arguments: nothing is known.
+  // Restarts the source program with the same arguments; it knows nothing of earlier attempts.
   void restart_source();
 
   const SourceCounters& counters() const { return source_session_->counters(); }
@@ -70,7 +70,7 @@ class SimTransfer {
   unsigned attempts() const { return attempts_; }
   std::uint64_t wire_bytes() const { return wire_bytes_; }
 
-  // Faults of the lanes' links: called for every lane of every attempt.
+  // Faults of the lanes' links; called for every lane of every attempt.
   struct LinkFaults {
     MemoryDirection to_target, to_source;
     std::uint64_t fail_at_operation = MemoryDirection::kNever;  // of the source's end

@@ -1,7 +1,6 @@
 // One end of a TLS stream for tests with other programs at the other end:
 //   tls_peer serve DIR RECORDS          listens on a free port of 127.0.0.1, prints it, accepts one connection, and
-//   sends
-//                                       back what comes, byte by byte
+//                                       sends back what comes, byte by byte
 //   tls_peer dial DIR RECORDS PORT      sends its input, and then reads; prints what comes
 // RECORDS: auto or openssl; "/N" behind it lets a key live for N records. Ends with a line on stderr: the layer, and
 // the error that ended the stream.

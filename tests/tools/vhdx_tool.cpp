@@ -118,7 +118,7 @@ Result<void> copy(File& from, std::uint64_t from_offset, File& to, std::uint64_t
   return {};
 }
 
-// By map() alone; where next_data() promises nothing, the content must be zeros.
+// Copies by map() alone; where next_data() finds no data, the content must be zeros.
 Result<void> dump(const std::vector<std::string>& args) {
   BH_TRY(auto disk, open(args[1], OpenMode::read));
   PlainFile raw(args[2], O_RDWR | O_CREAT | O_TRUNC, 0);
