@@ -1,5 +1,5 @@
-// The VM drivers of one daemon: its own by their configured names, and (at the appliance) stand-ins for those beside
-// host agents. Thread-safe.
+// The VM drivers of one daemon: its own by their configured names, and at the appliance a RemoteDriver for each beside
+// a host agent. Thread-safe.
 #pragma once
 
 #include <map>
@@ -23,7 +23,7 @@ HostClients make_host_clients(const std::vector<HostAddress>& hosts, const std::
 class DriverSet final : public VmDriverSource {
  public:
   // `hosts` outlives it. Error: BaseErrc::unsupported for a kind that this build does not have.
-  // Where a qemu driver's own table does not name directories of disks, they are the store and the sources.
+  // A qemu driver without `disks` of its own gets the store and the sources.
   static Result<std::unique_ptr<DriverSet>> make(const std::vector<DriverConfig>& drivers, const HostClients& hosts,
                                                  const std::string& store, const std::vector<std::string>& sources);
 

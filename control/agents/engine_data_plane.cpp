@@ -37,7 +37,7 @@ RoundResult result_of(const SendResult& sent) {
   return result;
 }
 
-// On the wire each of a job's epochs has room below it: a send takes the next one for every retry of its own.
+// On the wire a job's epochs lie far apart: a send takes the next one for every retry of its own.
 constexpr unsigned kEpochShift = 20;
 constexpr std::uint64_t wire_epoch(std::uint64_t epoch) { return epoch << kEpochShift; }
 constexpr std::uint64_t job_epoch(std::uint64_t on_record) {
@@ -174,7 +174,7 @@ Result<SendResult> EngineDataPlane::receive_from_agent(const RoundRequest& round
     if (!served) spdlog::warn("{}: offered streams: {}", round.run, served.error().to_string());
   });
   auto result = follow_agent(*agent, call.id, report, stop);
-  // Also after its end: the agent need not remember it. Its lanes are gone when this returns.
+  // Also after the send's end, so that the agent forgets it. When this returns, its lanes are gone.
   auto stopped = agent->call("send-stop", {{"id", call.id}}, kSampleCall);
   enough = true;
   offers.join();
@@ -257,8 +257,8 @@ Result<void> EngineDataPlane::give_back(const DiskRef& target, std::uint64_t epo
       target, [&](const std::string& name) { return node_.store.cancel(name, on_wire); },
       [&](const TargetUrl& place, TlsContext& tls) { return cancel_transfer(place, tls, on_wire); });
   if (undone) return {};
-  // The VM ran on the new disk and wrote to it: what was kept no longer gives the old one back, and nobody needs it,
-  // since it is the source VM that counts now.
+  // The VM has written to the new disk, so what was kept cannot give the old one back. Nobody needs it: the source VM
+  // counts now.
   if (undone.error().symbol() != "session.kept_changed") return undone.error();
   spdlog::warn("{}:{}: {}; the old content is released", target.host, target.path, undone.error().to_string());
   return release_old(target, epoch);
@@ -307,7 +307,7 @@ Result<ChangeSample> EngineDataPlane::sample(const DiskRef& source, const DiskRe
   for (const auto& sampled : ours.extents) call.extents.push_back(sampled.extent);
   auto theirs = sample_disk(target, call);
   if (!theirs) {
-    // A staged disk has no name to be read under: what it lacks is not known.
+    // A staged disk has no name to read it by, so how much it lacks is not known.
     spdlog::info("sample of {}:{}: {}", target.host, target.path, theirs.error().to_string());
     return sample;
   }

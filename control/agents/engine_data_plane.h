@@ -16,7 +16,7 @@
 
 namespace backhaul {
 
-// What a round gets that does not say otherwise, and the most that it may ask for.
+// Defaults of a round, and the most that it may ask for.
 struct TransferDefaults {
   std::uint32_t lanes = 2, max_lanes = 16;
   std::uint64_t limit_bytes_per_s = 0;

@@ -21,7 +21,7 @@ namespace backhaul {
 // A list of changed extents may be long: 64 MiB are more than a million of them.
 inline constexpr HttpLimits kHostHttpLimits{.body_bytes = 64 * 1024 * 1024};
 
-// Sends under way and ended ones that nobody has asked about yet; more are refused.
+// Running sends, and ended ones whose result nobody has fetched; more are refused.
 inline constexpr std::size_t kMaxHostSends = 64;
 
 class HostServices {
@@ -32,7 +32,7 @@ class HostServices {
   ~HostServices();
 
   HttpResponse handle(const HttpRequest& request);
-  // In the shape of this interface's errors; for what the server itself refuses.
+  // What the server itself refuses, in the shape of this interface's errors.
   static HttpResponse refuse(unsigned status, std::string_view why);
 
  private:

@@ -1,4 +1,4 @@
-// What a node can say of itself: the host agent tells it to the appliance, the appliance needs it of its own site.
+// What a node knows of itself: a host agent reports it to the appliance, and the appliance uses it for its own site.
 // Immutable but for what it refers to; thread-safe.
 #pragma once
 
@@ -26,8 +26,8 @@ struct LocalNode {
   // Opens a disk for reading: below the store, or wherever sources may lie or be exported.
   Result<std::unique_ptr<Disk>> open_source(std::string_view source) const;
   Result<DiskSample> sample(const SampleCall& call) const;
-  // For a round that sends what a VM has written since its disk was delivered here with this root digest: its base is
-  // what the delivery left. When that is not known any more the request's list of changes goes.
+  // Sets the base of a round that sends what a VM has written since its disk was delivered here with this root digest:
+  // the delivery's digests. Without them it drops the request's list of changes.
   void set_delivered_base(const std::string& source, const std::string& root_digest, SendRequest& request) const;
 };
 

@@ -25,7 +25,7 @@ struct DriverConfig {
   std::string kind = "command";            // command, qemu
   std::vector<std::string> command;        // argv; the verb is appended (docs/command_driver.md)
   std::uint32_t timeout_s = 120;           // of one call; 1 to 86400
-  std::map<std::string, std::string> env;  // on top of the daemon's own environment
+  std::map<std::string, std::string> env;  // override the daemon's own environment
   QemuDriverOptions qemu;                  // docs/qemu_driver.md; no `disks`: the store and the sources
 };
 
@@ -35,7 +35,7 @@ struct HostAddress {
   Endpoint address;
 };
 
-// Of `backhaul host`. Empty texts: not given; the command line may say more.
+// Of `backhaul host`. Empty: not given; flags override the file.
 struct HostConfig {
   std::string listen;  // ADDRESS:PORT
   std::string store;   // directory of the target disks
@@ -48,7 +48,7 @@ struct HostConfig {
   std::vector<std::uint32_t> generations{1, 2};
 };
 
-// [transfer]: what items use that do not say otherwise, and what none may exceed.
+// [transfer]: defaults of items, and what none may exceed.
 struct TransferConfig {
   std::uint32_t lanes = 2;              // of one disk's transfer; 1 to 16
   std::uint32_t max_lanes = 16;         // an item that asks for more gets this

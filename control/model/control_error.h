@@ -21,12 +21,12 @@ enum class ControlErrc {
   driver_protocol,      // the driver's answer breaks its contract                       job error
   driver_timeout,       // the driver did not answer in time and was killed              job error
   shutdown_refused,     // the guest did not shut down, and force is not allowed         job error
-  host_unreachable,     // the primary host agent is not connected                       job error
+  host_unreachable,     // the host agent cannot be reached                              job error
   not_verified,         // the two ends' digests differ                                  job error
   action_failed,        // an action of a plan failed                                    job error
   item_failed,          // an item of a plan failed                                      job error
-  target_unhealthy,     // the health command said no                                    job error
-  http_protocol,        // a server answers with what is no HTTP                         (client)
+  target_unhealthy,     // the driver's health check says no                             job error
+  http_protocol,        // a server's answer is not HTTP                                 (client)
 };
 const ErrorCategory& control_category() noexcept;
 inline std::error_code make_error_code(ControlErrc value) { return {static_cast<int>(value), control_category()}; }

@@ -5,7 +5,7 @@
 namespace backhaul {
 namespace {
 
-// From one moment to the next; one that is missing takes no time, and the one after it counts from `at`.
+// Seconds from `at` to the moment, which becomes `at`. A moment that is missing takes 0 and leaves `at`.
 double until(std::int64_t& at, std::int64_t moment_unix_ms) {
   if (moment_unix_ms <= at) return 0;
   const auto passed_ms = moment_unix_ms - at;

@@ -8,8 +8,8 @@
 
 namespace backhaul {
 
-// Seconds. They add up to the downtime. `boot`: from the VM's start to the guest's first write; 0 in what was measured
-// when the driver cannot tell: the downtime then ends with the start.
+// Seconds; the parts add up to the downtime. `boot` lasts from the VM's start to the guest's first write. It is
+// measured as 0 when the driver cannot tell; the downtime then ends with the start.
 struct DowntimeParts {
   double shutdown = 0;  // until the VM is off
   double delta = 0;     // the last round, without:
@@ -22,8 +22,8 @@ struct DowntimeParts {
   double sum() const { return shutdown + delta + verify + swap + wait + start + boot; }
 };
 
-// Moments of one job, each recorded when it has come; this appliance's wall clock, 0: not yet. A step back of that
-// clock shortens a part to nothing and never below.
+// Moments of one job by this appliance's wall clock, each recorded when it comes; 0: not yet. A clock that steps back
+// shortens a part to 0, never below.
 struct DowntimeMoments {
   std::int64_t asked_unix_ms = 0;       // the shutdown was asked for
   std::int64_t last_write_unix_ms = 0;  // the source's last acknowledged write; 0 also: the driver cannot tell
@@ -35,10 +35,10 @@ struct DowntimeMoments {
   std::string no_first_write;  // why it is not known
 };
 
-// Where the downtime begins: with the last write, but not before the shutdown was asked for, so that a guest that had
-// nothing to write was not down for all that time.
+// The downtime begins with the last write, but not before the shutdown was asked for: a guest that had nothing to write
+// was not down until then.
 std::int64_t downtime_began_unix_ms(const DowntimeMoments& moments);
-// The first write, or the start. 0: not yet.
+// The downtime ends with the first write, or with the start when that is not known. 0: not yet.
 std::int64_t downtime_ended_unix_ms(const DowntimeMoments& moments);
 // Of a downtime that has begun and ended; else all zeros.
 DowntimeParts downtime_parts(const DowntimeMoments& moments);

@@ -12,7 +12,7 @@ using namespace std::chrono;
 
 constexpr std::int64_t kLast = 253402300799;  // 9999-12-31T23:59:59Z
 
-// `digits` digits at the front, in range; they are taken away.
+// Takes `digits` digits from the front; false when there are fewer or the value is out of range.
 bool take_number(std::string_view& text, std::size_t digits, int low, int high, int& value) noexcept {
   if (text.size() < digits) return false;
   value = 0;

@@ -103,7 +103,7 @@ struct Estimate {
   std::string reason;  // of the advice, or why nothing could be estimated
 };
 
-// What waits for what in a plan: the item's job does not go beyond a gate that is closed.
+// A plan's gates: the item's job waits at a closed one (false).
 struct Gates {
   bool shutdown = true, boot = true;
 };
@@ -113,7 +113,7 @@ struct Job {
   std::uint64_t version = 0;
   JobKind kind = JobKind::planned_failover;
   JobState state = JobState::not_started;
-  std::string item;    // or empty for a plan job
+  std::string item;    // empty for a plan job
   std::string plan;    // plan jobs, and the item jobs that one started
   std::string parent;  // the plan job
   std::string started_by;
@@ -125,7 +125,7 @@ struct Job {
   PlannedFailoverRequest request;
   Direction direction = Direction::recovery_to_primary;
   Location source, target;           // as they were when the job started
-  Location target_before;            // the item's, which an undo gives back (they differ for an alternate location)
+  Location target_before;            // the item's own, which an undo restores (differs for an alternate location)
   bool delete_source_disks = false;  // commit
 
   // Requests that a verb has recorded and a step takes up. Once set they are never lost.
@@ -139,7 +139,7 @@ struct Job {
   bool target_touched = false;        // a round was started: a cancel has to give disks back
   bool target_started = false;        // recorded with the intent
   double projected_downtime_s = 0;    // the sum of:
-  DowntimeParts projected;            // as it was when Complete Failover was said
+  DowntimeParts projected;            // as it was at Complete Failover
   std::uint64_t next_delta_bytes = 0;
   std::optional<Estimate> estimate;
   std::int64_t source_down_unix_s = 0, target_up_unix_s = 0;
@@ -157,7 +157,7 @@ struct Job {
 };
 inline constexpr std::size_t kMaxJobErrors = 20;
 
-// The table's answer, and that the verb has not been said already; items' jobs within a plan are resumed by the plan.
+// Whether the table allows the verb and nobody has requested it already. The plan resumes its items' jobs.
 bool is_allowed(JobVerb verb, const Job& job);
 // "Resume", "Cancel", "Restart": what is_allowed() allows now.
 std::vector<std::string_view> allowed_actions(const Job& job);

@@ -36,8 +36,8 @@ struct VmDescription {
 // One disk at one location. `name` is the same at both locations and pairs them.
 struct DiskPlace {
   std::string name;
-  // Appliance: a path as its driver and data plane see it, or the NBD URI (dataplane/nbd/nbd.h) of a disk that is only
-  // exported, which can be no target; host agent: a path below its store.
+  // At the appliance: a path as its driver and data plane see it, or the NBD URI (dataplane/nbd/nbd.h) of a disk that
+  // is only exported and cannot be a target. At a host agent: a path below its store.
   std::string path;
   std::string format = "raw";    // raw, vhdx, vhdx-fixed
   std::uint64_t size_bytes = 0;  // 0: not known yet
@@ -60,7 +60,7 @@ struct CommitPolicy {
       true;  // undo_after: the driver's health verb decides; yes means commit, no answer or no means undo
 };
 
-// How long a round may run and what it may use; 0 means the appliance's default.
+// What a transfer may use, and how it checks; 0 means the appliance's default.
 struct TransferSettings {
   std::uint32_t lanes = 0;
   std::uint64_t limit_bytes_per_s = 0;
@@ -99,14 +99,14 @@ struct Item {
   Direction direction = Direction::recovery_to_primary;     // of the present or last planned failover
   std::string current_job;                                  // holds the item; empty in resting states
   std::string failover_job;                                 // the last planned failover: what undo takes back
-  bool remove_requested = false;                            // goes when its replication has ended
+  bool remove_requested = false;                            // the item is removed when its replication has ended
   std::string replication_job;                              // of a protected item
   std::uint64_t epoch = 0;                                  // last one given out; only grows
   std::int64_t commit_deadline_unix_s = 0;                  // commit policy; 0: none is running
   std::int64_t protected_until_unix_s = 0;                  // the point in time that the recovery site holds; 0: none
-  // What the VM was started from by the last planned failover, and so what the kept disks at the site that it left are:
-  // the base of the first round back there. Both or none; good for one try.
-  std::string start_token;          // of the driver that started it
+  // What the last planned failover started the VM from. The disks kept at the site that it left have this content: the
+  // base of the first round back there. Both or none; good for one try.
+  std::string start_token;          // given by the driver that started the VM
   boost::json::object start_roots;  // disk -> root digest, as delivered and verified
   std::string last_error;           // of replication; empty when the last cycle was good
   // Measured by this item's own jobs, for projections; 0: never measured.

@@ -1,6 +1,6 @@
-// Items, plans and jobs as the JSON that the store keeps. Not the API's shapes: those are HTTP's to make. Reading
-// tolerates missing fields (older versions) and refuses wrong types and unknown enum names with store_damaged and the
-// field's path.
+// Items, plans and jobs as the JSON that the store keeps; the API has its own shapes (control/api/api_shapes.h).
+// Reading tolerates missing fields (older versions) and refuses wrong types and unknown enum names with store_damaged
+// and the field's path.
 #pragma once
 
 #include <string>

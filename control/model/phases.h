@@ -1,8 +1,8 @@
-// The phases of items and jobs, as tables (docs/phases.md). Two questions can be asked of each table: may this state
-// follow that one, and is this verb allowed now. Each table is consulted by exactly one function here; a transition
-// that the table does not know is a defect of ours and asserted by the caller, a verb that it does not allow is the
-// operator's and becomes ControlErrc::forbidden_in_phase. allowedOperations and allowedActions are derived from the
-// same tables, so they cannot promise what a verb then refuses.
+// The phases of items and jobs, as tables (docs/phases.md). Each table answers one question, in one function here: may
+// this state follow that one, or is this verb allowed now. A transition that the table does not know is our defect, and
+// the caller asserts; a verb that it does not allow is the operator's mistake, and becomes
+// ControlErrc::forbidden_in_phase. allowedOperations and allowedActions come from the same tables, so they promise
+// nothing that a verb refuses.
 #pragma once
 
 #include <cstdint>
@@ -90,7 +90,7 @@ std::optional<JobKind> parse_job_kind(std::string_view text) noexcept;
 constexpr bool is_plan_job(JobKind kind) { return kind >= JobKind::plan_planned_failover; }
 
 enum class TaskKind : std::uint8_t {
-  prepare_failover,   // checks, once more, what preflight checks
+  prepare_failover,   // checks again what preflight checks
   replicate,          // first round, the VM running
   wait_for_complete,  // Suspended; delta rounds until Complete Failover
   shutdown_source,
