@@ -9,8 +9,8 @@
 namespace backhaul {
 
 enum class ApiErrc {
-  bad_request = 1,         // not HTTP/1.1, or a target that is no URL                         400
-  bad_json,                // the body is no JSON object                                       400
+  bad_request = 1,         // not HTTP/1.1, or a target that is not a URL                      400
+  bad_json,                // the body is not a JSON object                                    400
   bad_field,               // a field is unknown, missing or of the wrong type                 400
   bad_query,               // a query parameter is unknown or wrong                            400
   no_route,                // no such path                                                     404

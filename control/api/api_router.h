@@ -67,7 +67,7 @@ struct ApiPlace {
   std::vector<std::string> parts;  // literals, and {parameters}
 };
 
-// "%2F" and the like; nothing for bad escapes, control characters and what is no UTF-8.
+// "%2F" and the like; nothing for bad escapes, control characters and bad UTF-8.
 std::optional<std::string> percent_decode(std::string_view text, bool plus_is_space = false);
 
 class ApiRouter {

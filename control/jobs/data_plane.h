@@ -28,10 +28,11 @@ struct RoundRequest {
   std::string target_format;
   std::uint64_t size_bytes = 0;
   DataSync sync = DataSync::for_down_time;
-  std::optional<std::vector<ByteRange>>
-      changed;            // a hint: all that can differ from what the target's staged disk holds
-  std::string base_root;  // with `changed`: root digest of the base that the target holds, as it was once delivered to
-                          // the source's disk. Empty: the target holds what the last round left
+  // A hint: all that can differ from what the target's staged disk holds.
+  std::optional<std::vector<ByteRange>> changed;
+  // With `changed`: root digest of the base that the target holds, as it was once delivered to the source's disk.
+  // Empty: the target holds what the last round left.
+  std::string base_root;
   std::uint32_t lanes = 0;  // 0: default
   std::string verify = "written", compress = "auto";
   std::uint64_t limit_bytes_per_s = 0;

@@ -56,8 +56,7 @@ enum class CommitMode : std::uint8_t { none, commit_after, undo_after };
 struct CommitPolicy {
   CommitMode mode = CommitMode::none;
   std::uint32_t minutes = 0;
-  bool health_check =
-      true;  // undo_after: the driver's health verb decides; yes means commit, no answer or no means undo
+  bool health_check = true;  // undo_after: the driver's health verb decides; yes commits, no or no answer undoes
 };
 
 // What a transfer may use, and how it checks; 0 means the appliance's default.

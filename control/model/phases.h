@@ -54,9 +54,8 @@ enum class ItemVerb : std::uint8_t {
   preflight
 };
 inline constexpr std::size_t kItemVerbs = 7;
-std::string_view to_string(ItemVerb verb) noexcept;  // "plannedFailover", ...: the verb in a path
-std::string_view operation_name(
-    ItemVerb verb) noexcept;  // "PlannedFailover", "Commit", "CancelFailover", "ReverseReplicate", ...
+std::string_view to_string(ItemVerb verb) noexcept;       // "plannedFailover", ...: the verb in a path
+std::string_view operation_name(ItemVerb verb) noexcept;  // "PlannedFailover", "Commit", "ReverseReplicate", ...
 
 bool may_follow(ItemState from, ItemState to) noexcept;
 bool is_allowed(ItemVerb verb, ItemState state) noexcept;

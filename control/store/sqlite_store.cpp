@@ -289,8 +289,8 @@ Result<std::unique_ptr<Store>> open_sqlite_store(const std::filesystem::path& fi
     return to_error(failed, "open " + file.string());
   }
   BH_RETURN_IF_ERROR(store->prepare());
-  std::error_code
-      ignored;  // it holds token hashes and VM settings; a file system without permissions is no reason to refuse
+  // The file holds token hashes and VM settings; a file system without permissions is not refused.
+  std::error_code ignored;
   std::filesystem::permissions(file, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write, ignored);
   return std::unique_ptr<Store>(std::move(store));
 }

@@ -25,8 +25,8 @@ std::uint64_t seed_from_environment(std::uint64_t otherwise);
 // How much of a simulation runs: all of it in a release build, a quarter under a sanitizer, where a step takes ten
 // times as long and every step can show what the sanitizer looks for. A seed replays the same run in both.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-inline constexpr std::uint64_t kFaultStride =
-    7;  // of the failure points; a prime, so that no phase of a step is left out
+// Of the failure points; a prime, so that no phase of a step is left out.
+inline constexpr std::uint64_t kFaultStride = 7;
 constexpr std::uint64_t share(std::uint64_t of_rounds) { return (of_rounds + 3) / 4; }
 #else
 inline constexpr std::uint64_t kFaultStride = 1;
