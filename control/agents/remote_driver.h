@@ -1,4 +1,4 @@
-// The stand-in for a VM driver that runs beside a host agent: each call goes there. Thread-safe.
+// RemoteDriver: a VM driver that sends each call to the host agent beside its VMs. Thread-safe.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,5 @@
-// One transfer under way on a thread of its own, looked at from others: a job's round at the appliance, or the sending
-// end of a reverse round at a host agent. Thread-safe.
+// One transfer on a thread of its own, which other threads watch: a job's round at the appliance, or the sending end of
+// a reverse round at a host agent. Thread-safe.
 #pragma once
 
 #include <atomic>

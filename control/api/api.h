@@ -1,6 +1,6 @@
 // The appliance's HTTP API (docs/http_api.md): requests in, responses out, no sockets. Authenticates, finds the route,
-// checks the role, reads the body, calls the service, and makes of every error an ARM error. Thread-safe; a call takes
-// as long as the service's.
+// checks the role, reads the body, calls the service, and turns every error into an ARM error. Thread-safe; a call
+// takes as long as the service's.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,5 @@
-// From request bodies to what the service takes. Every reader is strict: what is unknown, missing, of the wrong type or
-// out of range is ApiErrc::bad_field (or bad_file for declarations), with each field's path in the cause.
+// Turns request bodies into what the service takes. Every reader is strict: what is unknown, missing, of the wrong type
+// or out of range is ApiErrc::bad_field (or bad_file for declarations), with each field's path in the cause.
 #pragma once
 
 #include <boost/json/object.hpp>

@@ -1,4 +1,4 @@
-// What the API's handlers share. Private to its room.
+// What the API's handlers share, on the connections' threads; Api owns it. Private to its room.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// What the HTTP layer itself refuses, and how every error becomes a status and an ARM error body (docs/http_api.md).
+// The HTTP layer's own errors, and the table from every error to a status and an ARM error body (docs/http_api.md).
 #pragma once
 
 #include <string_view>

@@ -1,5 +1,5 @@
-// Paths to routes: one table (control/api/api_routes.cpp) from which requests are dispatched, roles are checked, and
-// the OpenAPI document is made (control/api/openapi.h).
+// Paths to routes: one table (control/api/api_routes.cpp) dispatches requests, gives their roles, and makes the OpenAPI
+// document (control/api/openapi.h). Immutable; thread-safe.
 #pragma once
 
 #include <boost/json/object.hpp>

@@ -1,6 +1,6 @@
 // Runs jobs: picks those that are due, lets each do one step on one thread, and decides what the step's result makes of
 // the job. In production start() gives it threads; tests call run_ready() with a clock of their own, and everything
-// happens on the calling thread in a deterministic order.
+// happens on the calling thread in a deterministic order. Service owns it. Thread-safe.
 #pragma once
 
 #include <condition_variable>

@@ -1,4 +1,4 @@
-// The inside of Service, shared by its files.
+// The inside of Service, which owns it; shared by Service's files.
 #pragma once
 
 #include "control/jobs/event_log.h"
