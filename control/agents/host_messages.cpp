@@ -17,6 +17,8 @@ template <>
 struct Word<DiskFormat> : Words<parse_disk_format, DiskFormat::vhdx_fixed> {};
 template <>
 struct Word<CompressMode> : Words<parse_compress_mode, CompressMode::zstd> {};
+template <>
+struct Word<StagingKind> : Words<parse_staging_kind, StagingKind::undo_in_place, StagingKind::fresh> {};
 
 namespace {
 
@@ -61,15 +63,12 @@ void fields(A& a, SendCall& v) {
 }
 template <class A>
 void fields(A& a, SendResult& v) {
-  a("disk_bytes", v.disk_bytes, Need::required), a("bytes_read", v.bytes_read), a("blocks_compared", v.blocks_compared);
-  a("blocks_changed", v.blocks_changed), a("payload_bytes", v.payload_bytes), a("wire_bytes", v.wire_bytes);
-  a("resumed_bytes", v.resumed_bytes), a("epoch", v.epoch), a("seconds", v.seconds);
-  a("verify_seconds", v.verify_seconds);
-  a("root_digest_source", v.root_digest_source), a("root_digest_target", v.root_digest_target);
-  a("format", v.format), a("staging", v.staging), a("retries", v.retries);
+  if constexpr (A::kReads) a.require("disk_bytes");
+  fields(a, v.stats);
+  a("epoch", v.epoch), a("format", v.format), a("staging", v.staging), a("retries", v.retries);
 }
 template <class A>
-void fields(A& a, SendTask::Progress& v) {
+void fields(A& a, TransferProgress& v) {
   a("phase", v.phase), a("bytes_done", v.bytes_done), a("bytes_total", v.bytes_total);
   a("payload_bytes", v.payload_bytes), a("bytes_per_s", v.bytes_per_s), a("detail", v.detail);
 }

@@ -132,7 +132,7 @@ HostServices::Answer HostServices::start_send(const boost::json::object& body, c
   if (sends_.size() >= kMaxHostSends) return make_error(ControlErrc::busy, std::to_string(sends_.size()) + " sends");
   offers_.expect(call.id, peer);
   sends_[call.id] = std::make_shared<SendTask>(
-      [this, call, peer, source](const SendTask::Report& report, const std::atomic<bool>& stop) {
+      [this, call, peer, source](const ReportProgress& report, const std::atomic<bool>& stop) {
         return run_send(call, peer, source, report, stop);
       },
       *node_.parts.clock);
@@ -140,7 +140,7 @@ HostServices::Answer HostServices::start_send(const boost::json::object& body, c
 }
 
 Result<SendResult> HostServices::run_send(const SendCall& call, const std::string& peer, const std::string& source,
-                                          const SendTask::Report& report, const std::atomic<bool>& stop) {
+                                          const ReportProgress& report, const std::atomic<bool>& stop) {
   SendRequest request;
   request.source = source;
   request.target.disk = call.disk;
@@ -154,14 +154,14 @@ Result<SendResult> HostServices::run_send(const SendCall& call, const std::strin
   request.epoch = call.epoch;
   request.swap = false;
   request.stop = &stop;
-  request.progress = progress_of(report);
+  request.progress = report;
   spdlog::info("send {}: {} to the appliance's {}, epoch {}", call.id, call.source, call.disk, call.epoch);
   const auto dial = [&](std::chrono::milliseconds timeout) { return offers_.dial(call.id, timeout); };
   if (!call.base_root.empty()) node_.set_delivered_base(call.source, call.base_root, request);
   auto result = digests_.run(peer + ":" + call.disk, request,
                              [&](const SendRequest& ready) { return send_disk(ready, dial, node_.parts); });
   if (result)
-    spdlog::info("send {}: done, {} payload bytes", call.id, result->payload_bytes);
+    spdlog::info("send {}: done, {} payload bytes", call.id, result->stats.payload_bytes);
   else
     spdlog::warn("send {}: {}", call.id, result.error().to_string());
   return result;

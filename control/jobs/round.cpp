@@ -59,7 +59,7 @@ void accept_snapshot(Job& job, const boost::json::value& outcome, std::int64_t n
   const auto& disks = object.at("disks").as_array();
   for (std::size_t i = 0; i < job.round.disks.size(); ++i) {
     job.round.disks[i].source_path = std::string(disks[i].as_object().at("path").as_string());
-    job.round.disks[i].disk_bytes = disks[i].as_object().at("size_bytes").to_number<std::uint64_t>();
+    job.round.disks[i].stats.disk_bytes = disks[i].as_object().at("size_bytes").to_number<std::uint64_t>();
   }
 }
 
@@ -82,7 +82,7 @@ Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::siz
   request.target = c.target_disk(name);
   for (const auto& place : c.job.target.disks)
     if (place.name == name) request.target_format = place.format;
-  request.size_bytes = disk.disk_bytes;
+  request.size_bytes = disk.stats.disk_bytes;
   request.sync = options.sync;
   request.lanes = c.item.transfer.lanes;
   request.verify = options.sync == DataSync::for_synchronization && c.item.transfer.verify != "full"
@@ -104,30 +104,20 @@ Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::siz
     }
   }
   BH_TRY(auto handle, c.services.data_plane.start_round(request));
-  c.live.transfers[name] = {handle, {}};
+  c.live.transfers[name] = handle;
   return {};
 }
 
-Result<void> accept_transfer(JobContext& c, std::size_t index, const RoundResult& result) {
+Result<void> accept_transfer(JobContext& c, std::size_t index, const TransferStats& stats) {
   const bool hinted = !c.job.round.base_token.empty();
   return c.update([&](Job& job, Item& item) {
     DiskRound& disk = job.round.disks[index];
     disk.done = true;
-    disk.disk_bytes = result.disk_bytes;
-    disk.bytes_read = result.bytes_read;
-    disk.blocks_compared = result.blocks_compared;
-    disk.blocks_changed = result.blocks_changed;
-    disk.payload_bytes = result.payload_bytes;
-    disk.wire_bytes = result.wire_bytes;
-    disk.resumed_bytes = result.resumed_bytes;
-    disk.seconds = result.seconds;
-    disk.verify_seconds = result.verify_seconds;
-    disk.root_digest_source = result.root_digest_source;
-    disk.root_digest_target = result.root_digest_target;
-    if (result.seconds > 0 && static_cast<double>(result.payload_bytes) >= kMinPayloadForRate)
-      item.bytes_per_s = static_cast<double>(result.payload_bytes) / result.seconds;
-    if (result.seconds > 0 && !hinted && static_cast<double>(result.bytes_read) >= kMinPayloadForRate)
-      item.digest_bytes_per_s = static_cast<double>(result.bytes_read) / result.seconds;
+    disk.stats = stats;
+    if (stats.seconds > 0 && static_cast<double>(stats.payload_bytes) >= kMinPayloadForRate)
+      item.bytes_per_s = static_cast<double>(stats.payload_bytes) / stats.seconds;
+    if (stats.seconds > 0 && !hinted && static_cast<double>(stats.bytes_read) >= kMinPayloadForRate)
+      item.digest_bytes_per_s = static_cast<double>(stats.bytes_read) / stats.seconds;
   });
 }
 
@@ -135,32 +125,27 @@ Result<void> accept_transfer(JobContext& c, std::size_t index, const RoundResult
 Result<bool> poll_transfers(JobContext& c) {
   bool running = false;
   std::optional<Error> failed;
-  Progress sum;
+  TransferProgress sum;
   for (std::size_t i = 0; i < c.job.round.disks.size(); ++i) {
     auto found = c.live.transfers.find(c.job.round.disks[i].disk);
     if (found == c.live.transfers.end()) continue;
-    auto progress = c.services.data_plane.poll_round(found->second.handle);
-    if (progress && progress->phase == RoundPhase::running) {
+    auto seen = c.services.data_plane.poll_round(found->second);
+    if (seen && !seen->ended) {
       running = true;
-      sum.bytes_total += progress->bytes_total;
-      sum.bytes_done += progress->bytes_done;
-      sum.bytes_per_s += progress->bytes_per_s;
+      sum.bytes_total += seen->progress.bytes_total;
+      sum.bytes_done += seen->progress.bytes_done;
+      sum.bytes_per_s += seen->progress.bytes_per_s;
       continue;
     }
-    c.services.data_plane.forget_round(found->second.handle);
+    c.services.data_plane.forget_round(found->second);
     c.live.transfers.erase(found);
-    if (progress && progress->phase == RoundPhase::succeeded) {
-      BH_RETURN_IF_ERROR(accept_transfer(c, i, progress->result));
-    } else if (!failed) {
-      failed =
-          !progress
-              ? progress.error()
-              : progress->error.value_or(make_error(BaseErrc::cancelled, "transfer of " + c.job.round.disks[i].disk));
-    }
+    const auto ended = seen ? std::move(*seen->ended) : Result<TransferStats>(seen.error());
+    if (ended)
+      BH_RETURN_IF_ERROR(accept_transfer(c, i, *ended));
+    else if (!failed)
+      failed = ended.error();
   }
-  if (sum.bytes_per_s > 0)
-    sum.seconds_left =
-        static_cast<double>(sum.bytes_total - std::min(sum.bytes_total, sum.bytes_done)) / sum.bytes_per_s;
+  sum.set_seconds_left();
   std::lock_guard lock(c.live.mutex);
   c.live.progress = sum;
   if (failed) {
@@ -177,9 +162,10 @@ Result<bool> poll_transfers(JobContext& c) {
 Result<void> require_verified(const JobContext& c, const RoundOptions& options) {
   if (c.item.transfer.verify == "none" || options.sync == DataSync::for_synchronization) return {};
   for (const auto& disk : c.job.round.disks) {
-    if (disk.root_digest_source.empty() || disk.root_digest_source != disk.root_digest_target)
-      return make_error(ControlErrc::not_verified, fmt::format("disk {}: source {}, target {}", disk.disk,
-                                                               disk.root_digest_source, disk.root_digest_target));
+    const auto &source = disk.stats.root_digest_source, &target = disk.stats.root_digest_target;
+    if (source.empty() || source != target)
+      return make_error(ControlErrc::not_verified,
+                        fmt::format("disk {}: source {}, target {}", disk.disk, source, target));
   }
   return {};
 }

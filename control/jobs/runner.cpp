@@ -160,9 +160,9 @@ void Runner::stop() {
   std::lock_guard lock(mutex_);
   for (auto& [id, entry] : entries_)
     for (auto& [disk, transfer] : entry.live->transfers) {
-      if (auto stopped = services_.data_plane.cancel_round(transfer.handle); !stopped)
+      if (auto stopped = services_.data_plane.cancel_round(transfer); !stopped)
         spdlog::warn("job {}: transfer of {} was not stopped: {}", id, disk, stopped.error().to_string());
-      services_.data_plane.forget_round(transfer.handle);
+      services_.data_plane.forget_round(transfer);
     }
   for (auto& [id, entry] : entries_) entry.live->transfers.clear();
 }
@@ -211,7 +211,7 @@ Result<Clock::Duration> Runner::step_job(JobContext& c) {
     }
     BH_TRY(std::string spare_id, c.new_job_id());
     BH_RETURN_IF_ERROR(c.update_with([&](Transaction& transaction, Job& job, Item* item) -> Result<void> {
-      if (!job.rolling_back) begin_rollback(transaction, job, item, c.now_unix_s(), spare_id);
+      if (!job.rolling_back) begin_rollback(transaction, job, item, c.now_unix_s(), spare_id, c.pace.minute);
       return {};
     }));
     return has_ended(c.job.state) ? kNever : c.services.clock.now();

@@ -49,15 +49,15 @@ struct AtMost {
   std::size_t size = std::numeric_limits<std::size_t>::max();  // bytes of a text, entries of a list
 };
 
-// The words of an enum whose values count from 0: `template <> struct Word<E> : Words<parse_e, E::last> {};`
+// The words of an enum whose values have no gap: `template <> struct Word<E> : Words<parse_e, E::last> {};`
 template <class E>
 struct Word;
-template <auto Parse, auto Last>
+template <auto Parse, auto Last, auto First = decltype(Last){}>
 struct Words {
   static auto parse(std::string_view text) { return Parse(text); }
   static std::string all() {  // "none, written, full"
-    std::string words(to_string(decltype(Last){}));
-    for (int i = 1; i <= static_cast<int>(Last); ++i)
+    std::string words(to_string(First));
+    for (int i = static_cast<int>(First) + 1; i <= static_cast<int>(Last); ++i)
       words.append(", ").append(to_string(static_cast<decltype(Last)>(i)));
     return words;
   }
@@ -141,6 +141,8 @@ class FieldReader {
       mistake(key, "must be " + std::string(known));
   }
 
+  // That a field which is read elsewhere is there.
+  void require(std::string_view key) { static_cast<void>(find(FieldPlace{&place_, key}, Need::required)); }
   // What stands there, JSON's null too; nullptr when nothing does.
   const boost::json::value* get(std::string_view key) const { return object_.if_contains(key); }
   void mistake(std::string_view key, std::string_view what) { mistakes_.add(FieldPlace{&place_, key}.path(), what); }

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "control/model/model.h"
 #include "control/model/phases.h"
+#include "dataplane/protocol/transfer_report.h"
 
 namespace backhaul {
 
@@ -23,12 +24,6 @@ struct JobError {
   bool retryable = false;
 };
 JobError to_job_error(const Error& error, std::int64_t at_unix_s);
-
-struct Progress {
-  std::uint64_t bytes_total = 0, bytes_done = 0;
-  double bytes_per_s = 0;
-  double seconds_left = 0;  // 0: not known
-};
 
 // Outside actions are recorded before and after (invariant 7). The key is unique within the task ("shutdown",
 // "swap/os").
@@ -46,21 +41,18 @@ struct Task {
   TaskKind kind = TaskKind::prepare_failover;
   TaskState state = TaskState::not_started;
   std::int64_t started_unix_s = 0, ended_unix_s = 0;
-  double seconds = 0;  // by the monotonic clock, only when one process ran it all
-  std::string detail;  // a line for people
-  Progress progress;
+  double seconds = 0;         // by the monotonic clock, only when one process ran it all
+  std::string detail;         // a line for people
+  TransferProgress progress;  // summed over the disks; only bytes, rate and time left
 };
 
-// One disk's part of a round; mirrors what `send --json` reports.
+// One disk's part of a round.
 struct DiskRound {
   std::string disk;
   std::string source_path;  // of the snapshot
   bool done = false;
   std::uint64_t epoch = 0;
-  std::uint64_t disk_bytes = 0, bytes_read = 0, blocks_compared = 0, blocks_changed = 0, payload_bytes = 0,
-                wire_bytes = 0, resumed_bytes = 0;
-  double seconds = 0, verify_seconds = 0;
-  std::string root_digest_source, root_digest_target;
+  TransferStats stats;  // until it is done only `disk_bytes`
 };
 
 struct RoundState {

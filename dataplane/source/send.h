@@ -8,6 +8,7 @@
 #include <string>
 
 #include "dataplane/protocol/dataplane_parts.h"
+#include "dataplane/protocol/transfer_report.h"
 #include "dataplane/source/source_session.h"
 #include "transport/frames/compress.h"
 #include "transport/stream/retry.h"
@@ -21,15 +22,6 @@ struct TargetUrl {
 };
 // backhaul://HOST:PORT/DISK, IPv6 in brackets. Error: EngineErrc::bad_target_url.
 Result<TargetUrl> parse_target_url(std::string_view url);
-
-struct SendProgress {
-  std::string_view phase;                         // "connect", "transfer", "flush", "verify", "swap", "retry"
-  std::uint64_t bytes_done = 0, bytes_total = 0;  // of the disk; in "verify" of what is verified
-  std::uint64_t payload_bytes = 0;
-  std::uint64_t extents_changed_blocks = 0;
-  double seconds = 0;
-  std::string detail;  // in "retry": what went wrong
-};
 
 struct SendRequest {
   std::string source;  // path of a raw or VHDX disk or of a block device, or an NBD URI (dataplane/nbd/nbd.h)
@@ -52,18 +44,16 @@ struct SendRequest {
   std::shared_ptr<const DiskDigests> base;
   bool keep_digests = false;  // SendResult::digests is wanted
   RetryPolicy retry;
-  std::function<void(const SendProgress&)> progress;  // a few times a second, from the caller's thread; may be null
-  const std::atomic<bool>* stop = nullptr;            // true: stop at once; what was acknowledged stays resumable
+  ReportProgress progress;                  // from the caller's thread; may be null
+  const std::atomic<bool>* stop = nullptr;  // true: stop at once; what was acknowledged stays resumable
 };
 
 struct SendResult {
-  std::uint64_t disk_bytes = 0, bytes_read = 0, blocks_compared = 0, blocks_changed = 0, payload_bytes = 0,
-                wire_bytes = 0, resumed_bytes = 0, epoch = 0;
-  double seconds = 0;
-  double verify_seconds = 0;                           // of these: after all was sent, until both roots were known
-  std::string root_digest_source, root_digest_target;  // hexadecimal; empty: not computed
-  std::string format, staging;
-  std::string compared_by;  // to_string(CompareBy), or "nothing"
+  TransferStats stats;
+  std::uint64_t epoch = 0;
+  DiskFormat format = DiskFormat::raw;  // of the target
+  StagingKind staging = StagingKind::fresh;
+  std::optional<CompareBy> compared_by;  // nothing: it was not compared
   std::uint32_t retries = 0;
   std::shared_ptr<const DiskDigests> digests;  // with keep_digests, for the next round's `base`; null: not all known
 };

@@ -65,7 +65,7 @@ TEST_F(ServiceTest, EveryVerbInEveryStateIsAllowedOrRefusedAsTheTableSaysAndARef
         case ItemVerb::planned_failover: note(service->planned_failover(kAdmin, "web", {})); break;
         case ItemVerb::failover_commit: note(service->failover_commit(kAdmin, "web")); break;
         case ItemVerb::failover_cancel: note(service->failover_cancel(kAdmin, "web")); break;
-        case ItemVerb::re_protect: note(service->re_protect(kAdmin, "web")); break;
+        case ItemVerb::reprotect: note(service->reprotect(kAdmin, "web")); break;
         case ItemVerb::update: note(service->put_item(kAdmin, make_item("web"))); break;
         case ItemVerb::remove: note(service->remove_item(kAdmin, "web")); break;
         case ItemVerb::preflight: note(service->preflight(kAdmin, "web", {})); break;
@@ -215,7 +215,7 @@ TEST_F(ServiceTest, ARunningTransferShowsBytesRateAndTimeLeft) {
   world.polls_of_a_round = 1000;
   auto id = service->planned_failover(kAdmin, "web", {}).value();
   ASSERT_TRUE(run_until([&] { return world.rounds.size() == 2 && job(id).tasks[1].progress.bytes_done != 0; }));
-  const Progress progress = job(id).tasks[1].progress;
+  const TransferProgress progress = job(id).tasks[1].progress;
   EXPECT_EQ(progress.bytes_total, 200u);
   EXPECT_EQ(progress.bytes_done, 100u);
   EXPECT_DOUBLE_EQ(progress.bytes_per_s, 50);
@@ -306,14 +306,14 @@ TEST_F(ServiceTest, ADiskThatIsOnlyExportedFailsBackAndIsNoTargetOfReverseReplic
   ASSERT_TRUE(run_until_job(job_id, JobState::succeeded)) << errors_of(job_id);
   EXPECT_EQ(world.disk("hv1", "web-os").content, "new os");
   ASSERT_TRUE(run_until_job(service->failover_commit(kAdmin, "web").value(), JobState::succeeded));
-  const auto refused = service->re_protect(kAdmin, "web");
+  const auto refused = service->reprotect(kAdmin, "web");
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error(), NbdErrc::read_only) << refused.error().to_string();
   EXPECT_NE(refused.error().cause().find("disk os"), std::string::npos);
   EXPECT_EQ(state("web"), ItemState::planned_failover_committed);
   declared.recovery.disks[0].path = file;
   ASSERT_TRUE(service->put_item(kAdmin, declared, {}));
-  ASSERT_TRUE(run_until_job(service->re_protect(kAdmin, "web").value(), JobState::succeeded));
+  ASSERT_TRUE(run_until_job(service->reprotect(kAdmin, "web").value(), JobState::succeeded));
 }
 
 }  // namespace
