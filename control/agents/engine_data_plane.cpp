@@ -7,6 +7,7 @@
 
 #include "base/units.h"
 #include "control/model/control_error.h"
+#include "dataplane/protocol/engine_error.h"
 #include "dataplane/source/send.h"
 #include "dataplane/target/serve_offers.h"
 
@@ -135,7 +136,7 @@ Result<SendResult> EngineDataPlane::follow_agent(HostClient& agent, const std::s
   while (!stop.load()) {
     auto answer = agent.call("send-poll", {{"id", id}}, kShortCall);
     if (!answer) {
-      if (answer.error().symbol() == "control.not_found")
+      if (answer.error().is(ControlErrc::not_found))
         return make_error(ControlErrc::host_unreachable, agent.id() + " was restarted during the round");
       if (++lost >= kLostPolls) return std::move(answer).error();
     } else {
@@ -197,7 +198,7 @@ Result<RoundProgress> EngineDataPlane::poll_round(RoundHandle handle) {
     progress.result = result_of(**view.ended);
   } else {
     const auto& error = view.ended->error();
-    progress.phase = error == make_error_code(BaseErrc::cancelled) ? RoundPhase::cancelled : RoundPhase::failed;
+    progress.phase = error.is(BaseErrc::cancelled) ? RoundPhase::cancelled : RoundPhase::failed;
     progress.error = error;
   }
   return progress;
@@ -259,7 +260,7 @@ Result<void> EngineDataPlane::give_back(const DiskRef& target, std::uint64_t epo
   if (undone) return {};
   // The VM ran on the new disk and wrote to it: what was kept no longer gives the old one back, and nobody needs it,
   // since it is the source VM that counts now.
-  if (undone.error().symbol() != "session.kept_changed") return undone.error();
+  if (!undone.error().is(EngineErrc::session_kept_changed)) return undone.error();
   spdlog::warn("{}:{}: {}; the old content is released", target.host, target.path, undone.error().to_string());
   return release_old(target, epoch);
 }

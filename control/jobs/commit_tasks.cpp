@@ -100,8 +100,7 @@ Result<Step> prepare_reprotect(JobContext& c) {
 Result<Step> initial_replication(JobContext& c) {
   auto finished = run_round(c, {DataSync::for_down_time, false, true});
   if (!finished) {
-    if (finished.error() != make_error_code(BaseErrc::cancelled))
-      BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
+    if (finished.error().code() != BaseErrc::cancelled) BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
     return finished.error();
   }
   return *finished ? Step::finished() : Step::after(c.pace.poll);
@@ -117,7 +116,7 @@ Result<Step> replication_cycle(JobContext& c) {
   if (now < c.live.retry_round_at) return Step::after(c.live.retry_round_at - now);
   auto finished = run_round(c, {DataSync::for_down_time, false, true});
   if (!finished) {
-    if (finished.error() == make_error_code(BaseErrc::cancelled)) return finished.error();
+    if (finished.error().code() == BaseErrc::cancelled) return finished.error();
     BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
     BH_RETURN_IF_ERROR(c.update([&](Job& job, Item& item) {
       note_error(job, to_job_error(finished.error(), c.now_unix_s()));

@@ -57,7 +57,7 @@ Result<void> adopt_replication_base(JobContext& c) {
 Result<Step> step_of_round(JobContext& c, const RoundOptions& options) {
   auto finished = run_round(c, options);
   if (!finished) {
-    if (finished.error() == make_error_code(BaseErrc::cancelled)) return finished.error();
+    if (finished.error().code() == BaseErrc::cancelled) return finished.error();
     BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
     return finished.error();
   }
@@ -111,8 +111,7 @@ Result<Step> prepare_failover(JobContext& c) {
   PreflightReport report = run_preflight(c.services, c.item, c.job.source, c.job.target, c.job.request);
   if (const Check* failed = first_failed(report)) {
     // The agent was there when the verb was accepted and may come back: try again.
-    const bool passes = failed->code == make_error(ControlErrc::host_unreachable).symbol();
-    return make_error(passes ? ControlErrc::host_unreachable : ControlErrc::precondition_failed,
+    return make_error(failed->unreachable ? ControlErrc::host_unreachable : ControlErrc::precondition_failed,
                       fmt::format("{}: {} ({})", failed->name, failed->cause, failed->fix));
   }
   BH_RETURN_IF_ERROR(raise_epoch(c));
@@ -140,7 +139,7 @@ Result<Step> wait_for_complete(JobContext& c) {
     if (now < c.live.retry_round_at) return Step::after(c.live.retry_round_at - now);
     auto finished = run_round(c, {DataSync::for_down_time, false, false});
     if (!finished) {
-      if (finished.error() == make_error_code(BaseErrc::cancelled)) return finished.error();
+      if (finished.error().code() == BaseErrc::cancelled) return finished.error();
       // The VM runs on and nothing is lost: the error is shown and the round tried again. After Complete Failover the
       // final delta has the abandoned round's changes.
       BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
@@ -174,7 +173,7 @@ Result<Step> wait_for_complete(JobContext& c) {
   if ((age >= c.pace.delta_interval || (age >= c.pace.delta_least && c.job.next_delta_bytes > c.pace.delta_bytes)) &&
       now >= c.live.retry_round_at) {
     auto started = run_round(c, {DataSync::for_down_time, false, false});
-    if (!started && started.error() == make_error_code(BaseErrc::cancelled)) return started.error();
+    if (!started && started.error().code() == BaseErrc::cancelled) return started.error();
     if (!started) {
       BH_RETURN_IF_ERROR(note_round_failure(c, started.error()));
       BH_RETURN_IF_ERROR(

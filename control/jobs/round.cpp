@@ -165,10 +165,8 @@ Result<bool> poll_transfers(JobContext& c) {
   c.live.progress = sum;
   if (failed) {
     // Ours to say "cancelled": a transfer that was stopped from elsewhere is a failure that passes.
-    if (*failed == make_error_code(BaseErrc::cancelled))
-      return make_error(BaseErrc::timed_out, "the transfer was stopped");
-    if (failed->symbol() == make_error(EngineErrc::root_mismatch).symbol())
-      return make_error(ControlErrc::not_verified, failed->cause());
+    if (failed->is(BaseErrc::cancelled)) return make_error(BaseErrc::timed_out, "the transfer was stopped");
+    if (failed->is(EngineErrc::root_mismatch)) return make_error(ControlErrc::not_verified, failed->cause());
     return *failed;
   }
   return running;
@@ -270,8 +268,7 @@ Result<void> abandon_round(JobContext& c) {
 
 Result<void> note_round_failure(JobContext& c, const Error& error) {
   BH_RETURN_IF_ERROR(stop_transfers(c));
-  const bool no_base = error.symbol() == make_error(EngineErrc::no_base).symbol();
-  const bool base_holds = error != make_error_code(ControlErrc::not_verified) && !no_base;
+  const bool base_holds = !error.is(ControlErrc::not_verified) && !error.is(EngineErrc::no_base);
   BH_RETURN_IF_ERROR(c.update([&](Job& job, Item&) {
     ++job.round.failures;
     if (base_holds) return;

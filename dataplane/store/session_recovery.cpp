@@ -105,7 +105,7 @@ Result<std::unique_ptr<SessionJournal>> open_leftover(Storage& storage, const Di
                      ? Result<std::unique_ptr<SessionJournal>>(make_error(JournalErrc::damaged, "missing"))
                      : open_session_journal(storage, paths.journal);
   if (!journal) {
-    if (journal_kind != Storage::Kind::none && journal.error() != make_error_code(JournalErrc::damaged))
+    if (journal_kind != Storage::Kind::none && !journal.error().is(JournalErrc::damaged))
       return std::move(journal).error();
     // A kill before the first record was durable, or when the session had ended: nothing that matters can be there.
     for (const auto& path : {paths.staged, paths.undo, paths.old}) {
@@ -126,7 +126,7 @@ Result<std::optional<SessionRecord>> read_last(Storage& storage, const DiskPaths
   BH_TRY(const auto kind, storage.kind(paths.last));
   if (kind != Storage::Kind::file) return none;
   auto journal = open_session_journal(storage, paths.last);
-  if (!journal && journal.error() == make_error_code(JournalErrc::damaged)) return none;
+  if (!journal && journal.error().is(JournalErrc::damaged)) return none;
   if (!journal) return std::move(journal).error();
   const auto& record = (*journal)->last();
   if (record.state != SessionState::finished && record.state != SessionState::cancelled) return none;
