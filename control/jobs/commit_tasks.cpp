@@ -30,7 +30,7 @@ Result<Step> delete_source_vm(JobContext& c) {
     BH_RETURN_IF_ERROR(driver->remove(c.source_vm(), c.job.delete_source_disks));
     return kDone;
   };
-  BH_RETURN_IF_ERROR(c.once("remove", remove));
+  BH_RETURN_IF_ERROR(c.once({ActionKind::remove, {}}, remove));
   return Step::finished();
 }
 
@@ -48,7 +48,7 @@ Result<Step> stop_target(JobContext& c) {
     if (facts.power != PowerState::absent) BH_RETURN_IF_ERROR(driver->stop(c.target_vm()));
     return kDone;
   };
-  BH_RETURN_IF_ERROR(c.once("stop", stop));
+  BH_RETURN_IF_ERROR(c.once({ActionKind::stop, {}}, stop));
   return Step::finished();
 }
 
@@ -63,7 +63,7 @@ Result<Step> give_back_disks(JobContext& c) {
         BH_RETURN_IF_ERROR(c.services.data_plane.give_back(c.target_disk(disk.name), c.item.epoch));
         return kDone;
       };
-      BH_RETURN_IF_ERROR(c.once("give-back/" + disk.name, give_back, [](Job&, Item& item) { ++item.epoch; }));
+      BH_RETURN_IF_ERROR(c.once({ActionKind::give_back, disk.name}, give_back, [](Job&, Item& item) { ++item.epoch; }));
     }
   }
   if (c.job.kind != JobKind::replication) {
@@ -83,7 +83,7 @@ Result<Step> start_source(JobContext& c) {
     BH_RETURN_IF_ERROR(driver->start(c.source_vm()));
     return kDone;
   };
-  BH_RETURN_IF_ERROR(c.once("start-source", start));
+  BH_RETURN_IF_ERROR(c.once({ActionKind::start_source, {}}, start));
   return Step::finished();
 }
 

@@ -189,7 +189,7 @@ Result<Step> wait_for_complete(JobContext& c) {
 Result<Step> shutdown_source(JobContext& c) {
   if (!c.job.gates.shutdown) return Step::after(c.pace.look);
   BH_TRY(VmDriver * driver, c.driver(c.job.source));
-  if (c.find_action("shutdown") == nullptr) {
+  if (c.find_action({ActionKind::shutdown, {}}) == nullptr) {
     BH_TRY(VmFacts facts, driver->describe(c.source_vm()));
     if (facts.power == PowerState::off) return Step::finished();  // not by us: a cancel does not start it
   }
@@ -209,7 +209,7 @@ Result<Step> shutdown_source(JobContext& c) {
     return result;
   };
   BH_RETURN_IF_ERROR(c.once(
-      "shutdown", shut_down,
+      {ActionKind::shutdown, {}}, shut_down,
       [&](Job& job, Item&) {
         job.source_shut_down = true;
         if (job.source_down_unix_s == 0) job.source_down_unix_s = c.now_unix_s();
@@ -304,7 +304,7 @@ Result<Step> start_target(JobContext& c) {
     if (absent || !c.job.target.vm_exists) BH_RETURN_IF_ERROR(driver->create(c.target_vm(), c.item.vm));
     return boost::json::value{{"created", absent}};
   };
-  BH_RETURN_IF_ERROR(c.once("create", create, touch));
+  BH_RETURN_IF_ERROR(c.once({ActionKind::create, {}}, create, touch));
   const auto start = [&]() -> Result<boost::json::value> {
     // Asked in every try: the VM of an earlier try may have written what the token does not cover.
     auto roots = untouched_roots(c);
@@ -312,12 +312,13 @@ Result<Step> start_target(JobContext& c) {
     return boost::json::value{{"token", outcome.token},
                               {"roots", outcome.token.empty() ? boost::json::object() : std::move(roots)}};
   };
-  BH_RETURN_IF_ERROR(c.once("start", start, touch, [&](Job& job, Item& item, const boost::json::value& outcome) {
-    item.start_token = std::string(outcome.as_object().at("token").as_string());
-    item.start_roots = outcome.as_object().at("roots").as_object();
-    job.target_up_unix_s = c.now_unix_s();
-    job.moments.started_unix_ms = c.now_unix_ms();
-  }));
+  BH_RETURN_IF_ERROR(
+      c.once({ActionKind::start, {}}, start, touch, [&](Job& job, Item& item, const boost::json::value& outcome) {
+        item.start_token = std::string(outcome.as_object().at("token").as_string());
+        item.start_roots = outcome.as_object().at("roots").as_object();
+        job.target_up_unix_s = c.now_unix_s();
+        job.moments.started_unix_ms = c.now_unix_ms();
+      }));
   BH_RETURN_IF_ERROR(release_old_disks(c));
   return wait_for_first_write(c);
 }

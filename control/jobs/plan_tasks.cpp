@@ -142,7 +142,7 @@ Result<Step> run_action(JobContext& c, const PlanGroup& group, const char* when,
     if (!done) return std::move(done).error().with_context("action " + action.name);
     return boost::json::value(nullptr);
   };
-  BH_RETURN_IF_ERROR(c.once(fmt::format("command/{}/{}/{}", group.name, when, c.job.step), run, {},
+  BH_RETURN_IF_ERROR(c.once({ActionKind::command, fmt::format("{}/{}/{}", group.name, when, c.job.step)}, run, {},
                             [](Job& job, Item&, const boost::json::value&) { ++job.step; }));
   return Step::repeat();
 }

@@ -15,6 +15,14 @@
 
 namespace backhaul::json_fields {
 
+// The parser of what is written as text, found through a tag: `std::optional<T> parse(Tag<T>, std::string_view)`.
+template <class T>
+struct Tag {};
+template <class T>
+concept Named = requires(std::string_view text) {
+  parse(Tag<T>{}, text);
+};
+
 class Writer {
  public:
   explicit Writer(boost::json::object& into) : into_(into) {}
@@ -26,7 +34,7 @@ class Writer {
   template <class T>
   static boost::json::value make(T& value) {
     using U = std::remove_const_t<T>;
-    if constexpr (std::is_enum_v<U>) {
+    if constexpr (Named<U>) {
       return boost::json::string(to_string(value));
     } else if constexpr (std::is_arithmetic_v<U> || std::same_as<U, std::string> ||
                          std::same_as<U, boost::json::value> || std::same_as<U, boost::json::object>) {
@@ -49,10 +57,6 @@ class Writer {
   boost::json::object& into_;
 };
 
-// The parser of an enum's names, found through a tag: `std::optional<E> parse(Tag<E>, std::string_view)`.
-template <class E>
-struct Tag {};
-
 class Reader {
  public:
   explicit Reader(const boost::json::object& from) : from_(from) {}
@@ -71,7 +75,7 @@ class Reader {
 
   template <class T>
   bool read(const boost::json::value& json, T& value) {
-    if constexpr (std::is_enum_v<T>) {
+    if constexpr (Named<T>) {
       if (!json.is_string()) return false;
       auto parsed = parse(Tag<T>{}, std::string_view(json.get_string()));
       if (parsed) value = *parsed;

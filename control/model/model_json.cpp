@@ -44,6 +44,7 @@ std::optional<TaskKind> parse(Tag<TaskKind>, std::string_view text) { return par
 std::optional<TaskState> parse(Tag<TaskState>, std::string_view text) { return parse_task_state(text); }
 std::optional<CommitMode> parse(Tag<CommitMode>, std::string_view text) { return parse_commit_mode(text); }
 std::optional<CompleteMode> parse(Tag<CompleteMode>, std::string_view text) { return parse_complete_mode(text); }
+std::optional<ActionKey> parse(Tag<ActionKey>, std::string_view text) { return parse_action_key(text); }
 }  // namespace json_fields
 
 // Each function lists a type's fields once, for both directions.
