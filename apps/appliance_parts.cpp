@@ -53,7 +53,7 @@ Result<std::unique_ptr<ApplianceParts>> make_appliance_parts(const ApplianceConf
   BH_TRY(auto tls, TlsContext::load(TlsRole::client, tls_files, config.tls_records));
   BH_TRY(const auto leftovers, recover_store(*storage));
   for (const auto& leftover : leftovers)
-    spdlog::info("unfinished transfer of {} in the own store: {}", leftover.disk, leftover.action);
+    spdlog::info("unfinished transfer of {} in the own store: {}", leftover.disk, leftover.to_string());
   auto appliance =
       std::make_unique<RealParts>(config, std::move(parts), std::move(storage), std::move(paths), tls, tls_files);
   BH_RETURN_IF_ERROR(appliance->make_drivers(config));

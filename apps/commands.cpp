@@ -39,8 +39,7 @@ int print_error(const Error& error, bool json) {
   fmt::print(stderr, "backhaul: {}: {}\n", error.symbol(), message);
   if (!error.from_peer() && !error.cause().empty()) fmt::print(stderr, "  cause: {}\n", error.cause());
   if (!error.fix().empty()) fmt::print(stderr, "  fix:   {}\n", error.fix());
-  const bool usage =
-      error == make_error_code(BaseErrc::invalid_argument) || error == make_error_code(ControlErrc::bad_file);
+  const bool usage = error.code() == BaseErrc::invalid_argument || error.code() == ControlErrc::bad_file;
   return usage ? kExitUsage : kExitFailed;
 }
 

@@ -54,7 +54,8 @@ Result<void> run_host(const HostOptions& options) {
   BH_TRY(const auto leftovers, recover_store(*storage));
   for (const auto& leftover : leftovers)
     spdlog::warn("unfinished transfer of {}: {}", leftover.disk,
-                 leftover.action == "resumable" ? "run the same send again, or `backhaul cancel`" : leftover.action);
+                 leftover.recovery == Recovery::resumable ? "run the same send again, or `backhaul cancel`"
+                                                          : leftover.to_string());
 
   std::atomic<bool> stopping{false};
   TargetStore store(*storage, parts);

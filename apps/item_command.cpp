@@ -5,6 +5,7 @@
 #include "apps/api_view.h"
 #include "apps/failover_options.h"
 #include "apps/job_watch.h"
+#include "control/model/control_error.h"
 #include "control/model/declaration.h"
 
 namespace backhaul {
@@ -59,7 +60,7 @@ Result<int> remove_item(ApiClient& client, const ItemOptions& options) {
   while (!gone && options.wait) {
     system_clock().sleep_for(kRemovalLook);
     const auto item = client.get(item_path(options));
-    if (!item && item.error().symbol() != "control.not_found") return item.error();
+    if (!item && !item.error().is(ControlErrc::not_found)) return item.error();
     gone = !item;
   }
   if (options.json)

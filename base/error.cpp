@@ -101,6 +101,13 @@ Error Error::from_peer(std::string symbol, std::string cause, std::string fix, R
   return error;
 }
 
+bool Error::is(const std::error_code& code) const noexcept {
+  if (code_ == code) return true;
+  if (!from_peer()) return false;
+  const auto& info = info_of(code);
+  return &info != &kUnknown && &info != &kOsOther && info.symbol == peer_symbol_;  // those two stand for many codes
+}
+
 std::string Error::symbol() const { return from_peer() ? peer_symbol_ : std::string(info_of(code_).symbol); }
 
 std::string Error::message() const { return std::string(info_of(code_).message); }

@@ -56,6 +56,9 @@ class [[nodiscard]] Error {
   // What a peer reported in an error frame; the texts are already bounded and printable.
   static Error from_peer(std::string symbol, std::string cause, std::string fix, Retry retry);
 
+  // Whether this is `code`, said by us or by a peer. A peer's symbol that no code of ours has is none of them.
+  bool is(const std::error_code& code) const noexcept;
+  // Of a peer's error BaseErrc::peer_reported: for what only this process may say of itself (cancelled, timed out).
   const std::error_code& code() const noexcept { return code_; }
   std::string symbol() const;
   std::string message() const;  // the code's sentence, without the facts
@@ -77,7 +80,7 @@ class [[nodiscard]] Error {
   Retry peer_retry_ = Retry::no;
 };
 
-inline bool operator==(const Error& error, const std::error_code& code) { return error.code() == code; }
+inline bool operator==(const Error& error, const std::error_code& code) { return error.is(code); }  // for EXPECT_EQ
 
 // Called by boost::system::result when value() is used on an error: a programming mistake.
 [[noreturn]] void throw_exception_from_error(const Error& error, const boost::source_location& where);

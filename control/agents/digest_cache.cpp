@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "dataplane/protocol/engine_error.h"
+
 namespace backhaul {
 namespace {
 
@@ -56,7 +58,7 @@ Result<SendResult> DigestCache::run(const std::string& target, SendRequest& requ
   auto result = send(request);
   if (result && result->digests)
     put(target, result->digests);
-  else if (result || !hinted || result.error().symbol() == "verify.root_differs")
+  else if (result || !hinted || result.error().is(EngineErrc::root_mismatch))
     remove(target);  // the target holds something else than what is remembered
   return result;
 }

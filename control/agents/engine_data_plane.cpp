@@ -7,6 +7,7 @@
 
 #include "base/units.h"
 #include "control/model/control_error.h"
+#include "dataplane/protocol/engine_error.h"
 #include "dataplane/source/send.h"
 #include "dataplane/target/serve_offers.h"
 
@@ -119,7 +120,7 @@ Result<SendResult> EngineDataPlane::follow_agent(HostClient& agent, const std::s
   while (!stop.load()) {
     auto answer = agent.call("send-poll", {{"id", id}}, kShortCall);
     if (!answer) {
-      if (answer.error().symbol() == "control.not_found")
+      if (answer.error().is(ControlErrc::not_found))
         return make_error(ControlErrc::host_unreachable, agent.id() + " was restarted during the round");
       if (++lost >= kLostPolls) return std::move(answer).error();
     } else {
@@ -232,7 +233,7 @@ Result<void> EngineDataPlane::give_back(const DiskRef& target, std::uint64_t epo
   if (undone) return {};
   // The VM has written to the new disk, so what was kept cannot give the old one back. Nobody needs it: the source VM
   // counts now.
-  if (undone.error().symbol() != "session.kept_changed") return undone.error();
+  if (!undone.error().is(EngineErrc::session_kept_changed)) return undone.error();
   spdlog::warn("{}:{}: {}; the old content is released", target.host, target.path, undone.error().to_string());
   return release_old(target, epoch);
 }

@@ -36,8 +36,7 @@ Result<boost::json::object> HostClient::call(std::string_view call, const boost:
   auto response = client->send("POST", "/v1/host/" + std::string(call), {{"content-type", "application/json"}},
                                boost::json::serialize(body), timeout);
   if (!response) {
-    if (response.error().retry() == Retry::no && response.error() != make_error_code(BaseErrc::timed_out))
-      return std::move(response).error().with_context("host agent " + id_);
+    if (response.error().retry() == Retry::no) return std::move(response).error().with_context("host agent " + id_);
     return make_error(ControlErrc::host_unreachable, id_ + ": " + response.error().to_string());
   }
   give_back(std::move(client));

@@ -25,9 +25,8 @@ HttpResponse error_response(unsigned status, const Error& error) {
 }
 
 unsigned status_of(const Error& error) {
-  if (error == make_error_code(ControlErrc::not_found)) return 404;
-  if (error == make_error_code(ControlErrc::invalid) || error == make_error_code(ControlErrc::driver_protocol))
-    return 400;
+  if (error.is(ControlErrc::not_found)) return 404;
+  if (error.is(ControlErrc::invalid) || error.is(ControlErrc::driver_protocol)) return 400;
   return error.retry() == Retry::later ? 503 : 500;
 }
 

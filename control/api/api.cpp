@@ -60,7 +60,7 @@ Result<Actor> authenticate(ApiContext& context, const HttpRequest& request) {
   const std::string_view header = request.header("authorization");
   Result<Actor> actor = make_error(ControlErrc::unauthenticated, "no bearer token was sent");
   if (to_lower(header.substr(0, 7)) == "bearer ") actor = context.service.authenticate(header.substr(7));
-  if (actor || actor.error() != make_error_code(ControlErrc::unauthenticated)) return actor;
+  if (actor || !actor.error().is(ControlErrc::unauthenticated)) return actor;
   const Actor nobody{"-", Role::reader};
   const std::string peer = "peer/" + request.peer;
   switch (context.failures.add(request.peer, context.clock.now())) {
@@ -226,7 +226,7 @@ Result<std::optional<std::uint64_t>> expected_version(const ApiCall& call, std::
 }
 
 Error as_mismatch(Error error, bool conditional) {
-  if (!conditional || error != make_error_code(ControlErrc::conflict)) return error;
+  if (!conditional || !error.is(ControlErrc::conflict)) return error;
   return make_error(ApiErrc::version_mismatch, error.cause());
 }
 

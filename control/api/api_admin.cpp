@@ -77,7 +77,7 @@ Result<HttpResponse> livez(ApiContext&, const ApiCall&) { return text_response(2
 // Ready: the store answers.
 Result<HttpResponse> readyz(ApiContext& context, const ApiCall&) {
   auto probe = context.service.get_plan("readyz");
-  if (probe || probe.error() == make_error_code(ControlErrc::not_found)) return text_response(200, "ok");
+  if (probe || probe.error().is(ControlErrc::not_found)) return text_response(200, "ok");
   return text_response(503, "the job store cannot be read");
 }
 

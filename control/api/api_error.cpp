@@ -121,7 +121,7 @@ Error error_of_status(unsigned status, std::string_view why) {
 }
 
 HttpResponse error_response(const Error& error, std::string_view target) {
-  const bool listed = error == make_error_code(ControlErrc::bad_file) || error == make_error_code(ApiErrc::bad_field);
+  const bool listed = error.code() == ControlErrc::bad_file || error.code() == ApiErrc::bad_field;
   json::array details = listed ? mistakes_of(error) : json::array();
   std::string where(target);
   if (!details.empty())

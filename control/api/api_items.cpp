@@ -93,7 +93,7 @@ Result<HttpResponse> put_item(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
   BH_TRY(const Item declared, read_item(call.body, call.at("item")));
   auto before = context.service.get_item(call.at("item"));
-  if (!before && before.error() != make_error_code(ControlErrc::not_found)) return before.error();
+  if (!before && !before.error().is(ControlErrc::not_found)) return before.error();
   BH_TRY(const auto version, expected_version(call, before ? before->version : 0));
   auto item = context.service.put_item(call.actor, declared, version);
   if (!item) return as_mismatch(item.error(), version.has_value());

@@ -71,7 +71,7 @@ void poll_again(const ApiCall& call, HttpResponse& response) {
 Result<bool> item_exists(ApiContext& context, const std::string& id) {
   auto item = context.service.get_item(id);
   if (item) return true;
-  if (item.error() == make_error_code(ControlErrc::not_found)) return false;
+  if (item.error().is(ControlErrc::not_found)) return false;
   return item.error();
 }
 

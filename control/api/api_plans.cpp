@@ -11,7 +11,7 @@ namespace {
 Result<HttpResponse> put(ApiContext& context, const ApiCall& call, bool must_exist) {
   const auto& id = call.at("plan");
   auto before = context.service.get_plan(id);
-  if (!before && (must_exist || before.error() != make_error_code(ControlErrc::not_found))) return before.error();
+  if (!before && (must_exist || !before.error().is(ControlErrc::not_found))) return before.error();
   BH_TRY(const RecoveryPlan declared, read_plan(call.body, id));
   BH_TRY(const auto version, expected_version(call, before ? before->version : 0));
   auto plan = context.service.put_plan(call.actor, declared, version);

@@ -82,6 +82,7 @@ struct Check {
   std::string name;  // "free-space", "network:LAN"
   CheckLevel level = CheckLevel::ok;
   std::string code, cause, fix;  // empty when ok
+  bool unreachable = false;      // not looked at: its host agent is away; worth another try
 };
 
 struct Health {

@@ -144,7 +144,7 @@ Result<HttpResponse> HttpClient::State::exchange(std::string_view method, std::s
   answered = false;
   // A server that refuses early may close before it has read all; its answer says more than our failure to send.
   auto sent = wire->write_all(request, kWriteTimeout, deadline);
-  if (!sent && sent.error() == make_error_code(BaseErrc::timed_out)) return sent.error();
+  if (!sent && sent.error().is(BaseErrc::timed_out)) return sent.error();
   while (true) {
     Parser parser;
     parser.get().body() = piece;
@@ -155,7 +155,7 @@ Result<HttpResponse> HttpClient::State::exchange(std::string_view method, std::s
     auto done = read(parser, limit == kEndless ? kEndless : std::max(deadline - clock.now(), Clock::Duration(1)));
     const auto status = parser.is_header_done() ? parser.get().result_int() : 0;
     if (done && status >= 100 && status < 200) continue;  // not the answer yet
-    const bool stopped = !done && done.error() == make_error_code(BaseErrc::cancelled) && status != 0;
+    const bool stopped = !done && done.error().is(BaseErrc::cancelled) && status != 0;
     if (!done && !stopped) return sent || answered ? done.error() : sent.error();
     HttpResponse response;
     response.status = status;
@@ -190,7 +190,7 @@ Result<HttpResponse> HttpClient::send(std::string_view method, std::string_view 
       return response;
     }
     s.close();
-    const bool timed_out = response.error() == make_error_code(BaseErrc::timed_out);
+    const bool timed_out = response.error().is(BaseErrc::timed_out);
     // The server may have closed a kept connection just as we used it. It may still have acted, so only an idempotent
     // request is sent again.
     if (fresh || s.answered || timed_out || !is_idempotent(method)) return response;

@@ -118,7 +118,7 @@ Result<std::optional<Refusal>> Connection::read_part(Parser& parser, bool header
       return std::optional(parser.is_header_done() ? Refusal{400, "a chunk's header is too large"}
                                                    : refusal_of(http::error::header_limit));
     if (auto filled = wire_.fill(deadline); !filled) {
-      if (filled.error() == make_error_code(BaseErrc::timed_out))
+      if (filled.error().is(BaseErrc::timed_out))
         return std::optional(Refusal{408, "the request did not arrive in time"});
       return filled.error();
     }

@@ -30,7 +30,7 @@ Result<Step> delete_source_vm(JobContext& c) {
     BH_RETURN_IF_ERROR(driver->remove(c.source_vm(), c.job.delete_source_disks));
     return kDone;
   };
-  BH_RETURN_IF_ERROR(c.once("remove", remove));
+  BH_RETURN_IF_ERROR(c.once({ActionKind::remove, {}}, remove));
   return Step::finished();
 }
 
@@ -48,7 +48,7 @@ Result<Step> stop_target(JobContext& c) {
     if (facts.power != PowerState::absent) BH_RETURN_IF_ERROR(driver->stop(c.target_vm()));
     return kDone;
   };
-  BH_RETURN_IF_ERROR(c.once("stop", stop));
+  BH_RETURN_IF_ERROR(c.once({ActionKind::stop, {}}, stop));
   return Step::finished();
 }
 
@@ -63,7 +63,7 @@ Result<Step> give_back_disks(JobContext& c) {
         BH_RETURN_IF_ERROR(c.services.data_plane.give_back(c.target_disk(disk.name), c.item.epoch));
         return kDone;
       };
-      BH_RETURN_IF_ERROR(c.once("give-back/" + disk.name, give_back, [](Job&, Item& item) { ++item.epoch; }));
+      BH_RETURN_IF_ERROR(c.once({ActionKind::give_back, disk.name}, give_back, [](Job&, Item& item) { ++item.epoch; }));
     }
   }
   if (c.job.kind != JobKind::replication) {
@@ -83,7 +83,7 @@ Result<Step> start_source(JobContext& c) {
     BH_RETURN_IF_ERROR(driver->start(c.source_vm()));
     return kDone;
   };
-  BH_RETURN_IF_ERROR(c.once("start-source", start));
+  BH_RETURN_IF_ERROR(c.once({ActionKind::start_source, {}}, start));
   return Step::finished();
 }
 
@@ -100,8 +100,7 @@ Result<Step> prepare_reprotect(JobContext& c) {
 Result<Step> initial_replication(JobContext& c) {
   auto finished = run_round(c, {DataSync::for_down_time, false, true});
   if (!finished) {
-    if (finished.error() != make_error_code(BaseErrc::cancelled))
-      BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
+    if (finished.error().code() != BaseErrc::cancelled) BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
     return finished.error();
   }
   return *finished ? Step::finished() : Step::after(c.pace.poll);
@@ -117,7 +116,7 @@ Result<Step> replication_cycle(JobContext& c) {
   if (now < c.live.retry_round_at) return Step::after(c.live.retry_round_at - now);
   auto finished = run_round(c, {DataSync::for_down_time, false, true});
   if (!finished) {
-    if (finished.error() == make_error_code(BaseErrc::cancelled)) return finished.error();
+    if (finished.error().code() == BaseErrc::cancelled) return finished.error();
     BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
     BH_RETURN_IF_ERROR(c.update([&](Job& job, Item& item) {
       note_error(job, to_job_error(finished.error(), c.now_unix_s()));

@@ -57,7 +57,7 @@ Result<void> adopt_replication_base(JobContext& c) {
 Result<Step> step_of_round(JobContext& c, const RoundOptions& options) {
   auto finished = run_round(c, options);
   if (!finished) {
-    if (finished.error() == make_error_code(BaseErrc::cancelled)) return finished.error();
+    if (finished.error().code() == BaseErrc::cancelled) return finished.error();
     BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
     return finished.error();
   }
@@ -111,8 +111,7 @@ Result<Step> prepare_failover(JobContext& c) {
   PreflightReport report = run_preflight(c.services, c.item, c.job.source, c.job.target, c.job.request);
   if (const Check* failed = first_failed(report)) {
     // The agent was there when the verb was accepted and may come back: try again.
-    const bool passes = failed->code == make_error(ControlErrc::host_unreachable).symbol();
-    return make_error(passes ? ControlErrc::host_unreachable : ControlErrc::precondition_failed,
+    return make_error(failed->unreachable ? ControlErrc::host_unreachable : ControlErrc::precondition_failed,
                       fmt::format("{}: {} ({})", failed->name, failed->cause, failed->fix));
   }
   BH_RETURN_IF_ERROR(raise_epoch(c));
@@ -140,7 +139,7 @@ Result<Step> wait_for_complete(JobContext& c) {
     if (now < c.live.retry_round_at) return Step::after(c.live.retry_round_at - now);
     auto finished = run_round(c, {DataSync::for_down_time, false, false});
     if (!finished) {
-      if (finished.error() == make_error_code(BaseErrc::cancelled)) return finished.error();
+      if (finished.error().code() == BaseErrc::cancelled) return finished.error();
       // The VM runs on and nothing is lost: the error is shown and the round tried again. After Complete Failover the
       // final delta has the abandoned round's changes.
       BH_RETURN_IF_ERROR(note_round_failure(c, finished.error()));
@@ -174,7 +173,7 @@ Result<Step> wait_for_complete(JobContext& c) {
   if ((age >= c.pace.delta_interval || (age >= c.pace.delta_least && c.job.next_delta_bytes > c.pace.delta_bytes)) &&
       now >= c.live.retry_round_at) {
     auto started = run_round(c, {DataSync::for_down_time, false, false});
-    if (!started && started.error() == make_error_code(BaseErrc::cancelled)) return started.error();
+    if (!started && started.error().code() == BaseErrc::cancelled) return started.error();
     if (!started) {
       BH_RETURN_IF_ERROR(note_round_failure(c, started.error()));
       BH_RETURN_IF_ERROR(
@@ -190,7 +189,7 @@ Result<Step> wait_for_complete(JobContext& c) {
 Result<Step> shutdown_source(JobContext& c) {
   if (!c.job.gates.shutdown) return Step::after(c.pace.look);
   BH_TRY(VmDriver * driver, c.driver(c.job.source));
-  if (c.find_action("shutdown") == nullptr) {
+  if (c.find_action({ActionKind::shutdown, {}}) == nullptr) {
     BH_TRY(VmFacts facts, driver->describe(c.source_vm()));
     if (facts.power == PowerState::off) return Step::finished();  // not by us: a cancel does not start it
   }
@@ -210,7 +209,7 @@ Result<Step> shutdown_source(JobContext& c) {
     return result;
   };
   BH_RETURN_IF_ERROR(c.once(
-      "shutdown", shut_down,
+      {ActionKind::shutdown, {}}, shut_down,
       [&](Job& job, Item&) {
         job.source_shut_down = true;
         if (job.source_down_unix_s == 0) job.source_down_unix_s = c.now_unix_s();
@@ -305,7 +304,7 @@ Result<Step> start_target(JobContext& c) {
     if (absent || !c.job.target.vm_exists) BH_RETURN_IF_ERROR(driver->create(c.target_vm(), c.item.vm));
     return boost::json::value{{"created", absent}};
   };
-  BH_RETURN_IF_ERROR(c.once("create", create, touch));
+  BH_RETURN_IF_ERROR(c.once({ActionKind::create, {}}, create, touch));
   const auto start = [&]() -> Result<boost::json::value> {
     // Asked in every try: the VM of an earlier try may have written what the token does not cover.
     auto roots = untouched_roots(c);
@@ -313,12 +312,13 @@ Result<Step> start_target(JobContext& c) {
     return boost::json::value{{"token", outcome.token},
                               {"roots", outcome.token.empty() ? boost::json::object() : std::move(roots)}};
   };
-  BH_RETURN_IF_ERROR(c.once("start", start, touch, [&](Job& job, Item& item, const boost::json::value& outcome) {
-    item.start_token = std::string(outcome.as_object().at("token").as_string());
-    item.start_roots = outcome.as_object().at("roots").as_object();
-    job.target_up_unix_s = c.now_unix_s();
-    job.moments.started_unix_ms = c.now_unix_ms();
-  }));
+  BH_RETURN_IF_ERROR(
+      c.once({ActionKind::start, {}}, start, touch, [&](Job& job, Item& item, const boost::json::value& outcome) {
+        item.start_token = std::string(outcome.as_object().at("token").as_string());
+        item.start_roots = outcome.as_object().at("roots").as_object();
+        job.target_up_unix_s = c.now_unix_s();
+        job.moments.started_unix_ms = c.now_unix_ms();
+      }));
   BH_RETURN_IF_ERROR(release_old_disks(c));
   return wait_for_first_write(c);
 }

@@ -53,13 +53,13 @@ Result<void> JobContext::update(const Change& change, Durability durability) {
   return refresh();
 }
 
-const ActionRecord* JobContext::find_action(std::string_view key) const {
+const ActionRecord* JobContext::find_action(const ActionKey& key) const {
   for (const auto& action : job.actions)
     if (action.key == key) return &action;
   return nullptr;
 }
 
-Result<boost::json::value> JobContext::once(const std::string& key, const Action& action, const Change& intend,
+Result<boost::json::value> JobContext::once(const ActionKey& key, const Action& action, const Change& intend,
                                             const std::function<void(Job&, Item&, const boost::json::value&)>& accept) {
   if (const auto* record = find_action(key); record != nullptr && record->done) return record->outcome;
 
@@ -73,11 +73,11 @@ Result<boost::json::value> JobContext::once(const std::string& key, const Action
       if (record.key == key) return;
     stored.actions.push_back({key, false, nullptr, now_unix_s()});
   }));
-  if (cancelled) return make_error(BaseErrc::cancelled, key);
+  if (cancelled) return make_error(BaseErrc::cancelled, to_string(key));
 
   auto outcome = action();
   if (!outcome) {
-    spdlog::warn("{}: {} failed: {}", object, key, outcome.error().to_string());
+    spdlog::warn("{}: {} failed: {}", object, to_string(key), outcome.error().to_string());
     return outcome;
   }
   BH_RETURN_IF_ERROR(update([&](Job& stored, Item& stored_item) {

@@ -81,9 +81,9 @@ class JobContext {
   // outcome (with `accept`) before once() returns. An action that is done does not run again: its recorded outcome is
   // returned. BaseErrc::cancelled: a cancel is due.
   using Action = std::function<Result<boost::json::value>()>;
-  Result<boost::json::value> once(const std::string& key, const Action& action, const Change& intend = {},
+  Result<boost::json::value> once(const ActionKey& key, const Action& action, const Change& intend = {},
                                   const std::function<void(Job&, Item&, const boost::json::value&)>& accept = {});
-  const ActionRecord* find_action(std::string_view key) const;
+  const ActionRecord* find_action(const ActionKey& key) const;
 
   Result<VmDriver*> driver(const Location& location) { return services.drivers.driver_for(location); }
   VmRef source_vm() const { return vm_ref(item, job.source); }

@@ -164,7 +164,7 @@ void fail_job(Job& job, Item* item, JobError error) {
 
 bool must_go_forward(const Job& job) {
   return std::any_of(job.actions.begin(), job.actions.end(),
-                     [](const ActionRecord& action) { return action.key.starts_with("swap/"); }) &&
+                     [](const ActionRecord& action) { return action.key.kind == ActionKind::swap; }) &&
          (job.task() == TaskKind::cycle || job.task() == TaskKind::initial_replication);
 }
 

@@ -83,7 +83,7 @@ Result<void> start_children(JobContext& c, const std::vector<std::string>& items
       if (added) plan_job->children.push_back(id);
       return {};
     });
-    if (!started && started.error() == make_error_code(BaseErrc::cancelled)) return started;
+    if (!started && started.error().is(BaseErrc::cancelled)) return started;
     if (!started)
       BH_RETURN_IF_ERROR(
           c.update([&](Job& job, Item&) { note_error(job, to_job_error(started.error(), c.now_unix_s())); }));
@@ -142,7 +142,7 @@ Result<Step> run_action(JobContext& c, const PlanGroup& group, const char* when,
     if (!done) return std::move(done).error().with_context("action " + action.name);
     return boost::json::value(nullptr);
   };
-  BH_RETURN_IF_ERROR(c.once(fmt::format("command/{}/{}/{}", group.name, when, c.job.step), run, {},
+  BH_RETURN_IF_ERROR(c.once({ActionKind::command, fmt::format("{}/{}/{}", group.name, when, c.job.step)}, run, {},
                             [](Job& job, Item&, const boost::json::value&) { ++job.step; }));
   return Step::repeat();
 }

@@ -22,6 +22,7 @@ class Checks {
   void failed(std::string name, const Error& error) {
     auto seen = to_job_error(error, 0);
     failed(std::move(name), seen.code, seen.cause, seen.fix);
+    checks_.back().unreachable = error.is(ControlErrc::host_unreachable);
   }
   std::vector<Check> take() { return std::move(checks_); }
 

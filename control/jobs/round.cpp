@@ -13,7 +13,7 @@ namespace {
 
 constexpr double kMinPayloadForRate = 1 << 20;  // less says nothing about the link
 
-std::string round_key(const char* what, const Job& job) { return fmt::format("{}/{}", what, job.round.number); }
+ActionKey of_round(ActionKind kind, const Job& job) { return {kind, std::to_string(job.round.number)}; }
 
 Result<void> open_round(JobContext& c, const RoundOptions& options) {
   return c.update([&](Job& job, Item&) {
@@ -150,10 +150,8 @@ Result<bool> poll_transfers(JobContext& c) {
   c.live.progress = sum;
   if (failed) {
     // Ours to say "cancelled": a transfer that was stopped from elsewhere is a failure that passes.
-    if (*failed == make_error_code(BaseErrc::cancelled))
-      return make_error(BaseErrc::timed_out, "the transfer was stopped");
-    if (failed->symbol() == make_error(EngineErrc::root_mismatch).symbol())
-      return make_error(ControlErrc::not_verified, failed->cause());
+    if (failed->is(BaseErrc::cancelled)) return make_error(BaseErrc::timed_out, "the transfer was stopped");
+    if (failed->is(EngineErrc::root_mismatch)) return make_error(ControlErrc::not_verified, failed->cause());
     return *failed;
   }
   return running;
@@ -176,13 +174,14 @@ Result<void> close_round(JobContext& c) {
     BH_RETURN_IF_ERROR(driver->release_snapshot(c.source_vm(), c.job.round.snapshot, true));
     return boost::json::value(nullptr);
   };
-  BH_RETURN_IF_ERROR(c.once(round_key("release", c.job), release, {}, [](Job& job, Item&, const boost::json::value&) {
-    job.round.open = false;
-    job.round.base_token = job.round.token;
-    job.round.base_roots.clear();
-    job.round.failures = 0;
-    job.actions.clear();  // all of this round; the next one has a new number
-  }));
+  BH_RETURN_IF_ERROR(
+      c.once(of_round(ActionKind::release, c.job), release, {}, [](Job& job, Item&, const boost::json::value&) {
+        job.round.open = false;
+        job.round.base_token = job.round.token;
+        job.round.base_roots.clear();
+        job.round.failures = 0;
+        job.actions.clear();  // all of this round; the next one has a new number
+      }));
   return {};
 }
 
@@ -205,7 +204,7 @@ Result<void> swap_disks(JobContext& c) {
       BH_RETURN_IF_ERROR(c.services.data_plane.swap_disk(c.target_disk(disk.name), c.item.epoch));
       return boost::json::value(nullptr);
     };
-    BH_RETURN_IF_ERROR(c.once("swap/" + disk.name, swap, [](Job&, Item& item) { ++item.epoch; }));
+    BH_RETURN_IF_ERROR(c.once({ActionKind::swap, disk.name}, swap, [](Job&, Item& item) { ++item.epoch; }));
   }
   return {};
 }
@@ -217,7 +216,7 @@ Result<void> release_old_disks(JobContext& c) {
       BH_RETURN_IF_ERROR(c.services.data_plane.release_old(c.target_disk(disk.name), c.item.epoch));
       return boost::json::value(nullptr);
     };
-    BH_RETURN_IF_ERROR(c.once("release-old/" + disk.name, release, [](Job&, Item& item) { ++item.epoch; }));
+    BH_RETURN_IF_ERROR(c.once({ActionKind::release_old, disk.name}, release, [](Job&, Item& item) { ++item.epoch; }));
   }
   return {};
 }
@@ -225,7 +224,7 @@ Result<void> release_old_disks(JobContext& c) {
 Result<bool> run_round(JobContext& c, const RoundOptions& options) {
   if (!c.job.round.open) BH_RETURN_IF_ERROR(open_round(c, options));
   BH_RETURN_IF_ERROR(c.once(
-      round_key("snapshot", c.job), [&] { return take_snapshot(c); }, {},
+      of_round(ActionKind::snapshot, c.job), [&] { return take_snapshot(c); }, {},
       [&](Job& job, Item&, const boost::json::value& outcome) { accept_snapshot(job, outcome, c.now_unix_s()); }));
   for (std::size_t i = 0; i < c.job.round.disks.size(); ++i)
     if (!c.job.round.disks[i].done && !c.live.transfers.contains(c.job.round.disks[i].disk))
@@ -249,15 +248,14 @@ Result<void> abandon_round(JobContext& c) {
     return boost::json::value(nullptr);
   };
   // The rollback calls this, too, where a cancel is no longer due.
-  BH_RETURN_IF_ERROR(c.once(round_key("abandon", c.job), release, {},
+  BH_RETURN_IF_ERROR(c.once(of_round(ActionKind::abandon, c.job), release, {},
                             [](Job& job, Item&, const boost::json::value&) { job.round.open = false; }));
   return {};
 }
 
 Result<void> note_round_failure(JobContext& c, const Error& error) {
   BH_RETURN_IF_ERROR(stop_transfers(c));
-  const bool no_base = error.symbol() == make_error(EngineErrc::no_base).symbol();
-  const bool base_holds = error != make_error_code(ControlErrc::not_verified) && !no_base;
+  const bool base_holds = !error.is(ControlErrc::not_verified) && !error.is(EngineErrc::no_base);
   BH_RETURN_IF_ERROR(c.update([&](Job& job, Item&) {
     ++job.round.failures;
     if (base_holds) return;

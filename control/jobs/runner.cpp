@@ -185,7 +185,7 @@ Clock::Duration Runner::step(const std::string& id, LiveJob& live) {
     if (*result == kNever) (void)services_.records.store().release_lease("job/" + id, services_.owner);
     return *result;
   }
-  if (result.error() == make_error_code(ControlErrc::not_found)) return kNever;  // removed
+  if (result.error().is(ControlErrc::not_found)) return kNever;  // removed
   spdlog::error("job {}: {}", id, result.error().to_string());
   return now + kStoreRetry;
 }
@@ -254,10 +254,10 @@ Result<void> Runner::advance(JobContext& c) {
 
 Result<Clock::Duration> Runner::after_error(JobContext& c, const Error& error) {
   const auto now = c.services.clock.now();
-  if (error == make_error_code(BaseErrc::cancelled)) return now;  // the next step sees the cancel
-  const bool stores =
-      error == make_error_code(ControlErrc::store_failed) || error == make_error_code(ControlErrc::store_damaged);
-  if (stores) return error;
+  // By its own code: what a peer says of itself is neither our cancel nor our store.
+  const auto& code = error.code();
+  if (code == BaseErrc::cancelled) return now;  // the next step sees the cancel
+  if (code == ControlErrc::store_failed || code == ControlErrc::store_damaged) return error;
   if (error.retry() == Retry::later && ++c.live.attempts < pace_.attempts) {
     spdlog::warn("job {}: {} (attempt {})", c.job.id, error.to_string(), c.live.attempts);
     BH_RETURN_IF_ERROR(c.update([&](Job& job, Item&) { note_error(job, to_job_error(error, c.now_unix_s())); }));

@@ -128,7 +128,7 @@ Result<Item> Service::put_item(const Actor& actor, const Item& declared,
       [&](Transaction& transaction) -> Result<void> {
         BH_RETURN_IF_ERROR(check_item(declared));
         auto found = transaction.item(declared.id);
-        if (!found && found.error() != make_error_code(ControlErrc::not_found)) return found.error();
+        if (!found && !found.error().is(ControlErrc::not_found)) return found.error();
         const std::uint64_t version = found ? (*found)->version : 0;
         if (expected_version && *expected_version != version)
           return make_error(ControlErrc::conflict,

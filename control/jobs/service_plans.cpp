@@ -70,7 +70,7 @@ Result<RecoveryPlan> Service::put_plan(const Actor& actor, const RecoveryPlan& p
           for (const auto& item : group.items)
             if (!s.records.item(item)) return invalid(fmt::format("group {}: there is no item '{}'", group.name, item));
         auto found = transaction.plan(plan.id);
-        if (!found && found.error() != make_error_code(ControlErrc::not_found)) return found.error();
+        if (!found && !found.error().is(ControlErrc::not_found)) return found.error();
         const std::uint64_t version = found ? (*found)->version : 0;
         if (expected_version && *expected_version != version)
           return make_error(ControlErrc::conflict,

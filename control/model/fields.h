@@ -63,6 +63,11 @@ struct Words {
   }
 };
 
+template <class T>
+concept HasWord = requires(std::string_view text) {
+  Word<T>::parse(text);
+};
+
 // Where a field stands: "drivers[0].timeout_s". A chain on the stack, which becomes a text only for a mistake.
 struct FieldPlace {
   static constexpr std::size_t kNoIndex = std::numeric_limits<std::size_t>::max();
@@ -173,7 +178,7 @@ class FieldReader {
       read_truth(json, value, place);
     } else if constexpr (std::same_as<T, std::string>) {
       read_text(json, value, place, rule);
-    } else if constexpr (std::is_enum_v<T>) {
+    } else if constexpr (HasWord<T>) {
       const auto* text = json.if_string();
       if (text != nullptr && text->empty() && mistakes_.from() == From::peer) return;
       auto word = text == nullptr ? std::nullopt : Word<T>::parse(std::string_view(*text));
@@ -263,7 +268,7 @@ class FieldWriter {
  private:
   template <class T>
   static boost::json::value make(T& value) {
-    if constexpr (std::is_enum_v<T>) {
+    if constexpr (HasWord<std::remove_const_t<T>>) {
       return boost::json::string(to_string(value));
     } else if constexpr (std::is_arithmetic_v<T> || std::same_as<T, std::string> ||
                          std::same_as<T, boost::json::value> || std::same_as<T, boost::json::object>) {

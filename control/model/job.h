@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "control/model/action_key.h"
 #include "control/model/model.h"
 #include "control/model/phases.h"
 #include "dataplane/protocol/transfer_report.h"
@@ -25,10 +26,9 @@ struct JobError {
 };
 JobError to_job_error(const Error& error, std::int64_t at_unix_s);
 
-// Outside actions are recorded before and after (invariant 7). The key is unique within the task ("shutdown",
-// "swap/os").
+// Outside actions are recorded before and after (invariant 7).
 struct ActionRecord {
-  std::string key;
+  ActionKey key;
   bool done = false;  // false: intended; whether it happened is not known, so it is repeated (all actions may be)
   boost::json::value outcome;
   std::int64_t at_unix_s = 0;

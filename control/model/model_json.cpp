@@ -51,6 +51,11 @@ template <>
 struct Word<TaskState> : Words<parse_task_state, TaskState::skipped> {};
 template <>
 struct Word<CompleteMode> : Words<parse_complete_mode, CompleteMode::window> {};
+template <>
+struct Word<ActionKey> {
+  static auto parse(std::string_view text) { return parse_action_key(text); }
+  static std::string all() { return "an action's key"; }
+};
 
 // What the store keeps beyond what is declared (control/model/model_fields.h).
 template <class A>

@@ -151,8 +151,7 @@ Result<void> Records::transact(const std::function<Result<void>(Transaction&)>& 
     }
     const bool created =
         std::any_of(writes.begin(), writes.end(), [](const auto& w) { return w.expected_version == 0; });
-    if (committed.error() != make_error_code(ControlErrc::conflict) || attempt >= (created ? 3 : kMaxConflicts))
-      return committed;
+    if (!committed.error().is(ControlErrc::conflict) || attempt >= (created ? 3 : kMaxConflicts)) return committed;
   }
 }
 

@@ -201,7 +201,7 @@ Result<void> LinuxStorage::remove(std::string_view path) {
   BH_RETURN_IF_ERROR(check_store_path(path));
   const auto [parent, name] = split(path);
   auto directory = open_directory(parent);
-  if (!directory && directory.error().code() == std::error_code(ENOENT, std::generic_category())) return {};
+  if (!directory && directory.error().is(make_error_code(std::errc::no_such_file_or_directory))) return {};
   if (!directory) return std::move(directory).error();
   if (::unlinkat(directory->get(), name.c_str(), 0) != 0 && errno != ENOENT)
     return Error::from_errno(errno, "remove " + std::string(path));
@@ -263,7 +263,7 @@ Result<void> LinuxStorage::remove_directory(std::string_view path) {
   BH_RETURN_IF_ERROR(check_store_path(path));
   const auto [parent, name] = split(path);
   auto opened = open_directory(std::string(path), O_NOFOLLOW);
-  if (!opened && opened.error().code() == std::error_code(ENOENT, std::generic_category())) return {};
+  if (!opened && opened.error().is(make_error_code(std::errc::no_such_file_or_directory))) return {};
   if (!opened) return std::move(opened).error();
   const UniqueFd directory = std::move(*opened);
   unsigned subdirectories = 0;

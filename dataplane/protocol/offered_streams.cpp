@@ -16,6 +16,10 @@ bool waits_quietly(ByteStream& stream) {
 
 }  // namespace
 
+bool is_refused_offer(const Error& error) noexcept {
+  return error.is(EngineErrc::offer_unknown) || error.is(EngineErrc::offer_full);
+}
+
 void OfferedStreams::expect(const std::string& id, const std::string& peer) {
   const std::lock_guard lock(mutex_);
   names_[id].peer = peer;

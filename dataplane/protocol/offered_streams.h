@@ -21,6 +21,9 @@ namespace backhaul {
 // TLS buffers and a descriptor, no thread.
 inline constexpr std::size_t kMaxOfferedStreams = kMaxLanes + 2;
 
+// What offer() says to a stream that it does not take; its other end tries again.
+bool is_refused_offer(const Error& error) noexcept;
+
 class OfferedStreams {
  public:
   // From now on streams of this name are taken; with `peer`, only from the node of that certificate name. Again: only

@@ -19,9 +19,9 @@ constexpr unsigned kDoubtfulHandshakes = 2;
 // A bit that flips in the clear part of a handshake makes a good peer look like one of another kind; a peer that is of
 // another kind looks the same again.
 bool may_be_damaged_handshake(const Error& error) {
-  return error == make_error_code(TransportErrc::tls_handshake) ||
-         error == make_error_code(TransportErrc::tls_protocol_version) ||
-         error == make_error_code(TransportErrc::alpn_mismatch);
+  const auto& code = error.code();
+  return code == TransportErrc::tls_handshake || code == TransportErrc::tls_protocol_version ||
+         code == TransportErrc::alpn_mismatch;
 }
 
 void pause(const SendState& send, Clock::Duration delay) {
@@ -49,8 +49,7 @@ Result<SendResult> send_disk(const SendRequest& request, const DialStream& dial,
     if (send.stopped()) return make_error(BaseErrc::cancelled, "stopped; the transfer can be resumed or cancelled");
     const bool doubtful = may_be_damaged_handshake(error) && doubtful_handshakes++ < kDoubtfulHandshakes;
     if ((error.retry() != Retry::later && !doubtful) || lost_the_source(error)) return result;
-    if (error == make_error_code(EngineErrc::session_incomplete) || error.symbol() == "session.incomplete")
-      send.session.reset();
+    if (error.is(EngineErrc::session_incomplete)) send.session.reset();
     const auto done = send.session ? send.session->counters().bytes_done.load() : 0;
     if (done > done_before) {
       backoff.progress();
@@ -60,7 +59,7 @@ Result<SendResult> send_disk(const SendRequest& request, const DialStream& dial,
     Clock::Duration delay{};
     if (!backoff.next(delay)) return result;
     // Nothing was ever reached: more likely a wrong address than a passing fault.
-    if (!send.opened_once && error.symbol().starts_with("link.") && backoff.attempts() > kFirstAttempts) return result;
+    if (!send.opened_once && is_link_error(error) && backoff.attempts() > kFirstAttempts) return result;
     ++send.retries;
     send.report("retry", 0, 0, error.to_string());
     pause(send, delay);

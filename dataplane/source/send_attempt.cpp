@@ -5,6 +5,7 @@
 #include <cstring>
 #include <thread>
 
+#include "dataplane/nbd/nbd.h"
 #include "dataplane/protocol/engine_error.h"
 #include "dataplane/protocol/messages.h"
 #include "dataplane/scan/scan.h"
@@ -147,7 +148,7 @@ class SendAttempt {
   static void note_error(Lanes& lanes, Error error) {
     lanes.stop = true;
     const auto weight = [](const Error& e) {
-      if (e == make_error_code(BaseErrc::cancelled)) return 0;
+      if (e.code() == BaseErrc::cancelled) return 0;
       return e.retry() == Retry::later && !lost_the_source(e) ? 1 : 2;
     };
     if (!lanes.error || weight(error) > weight(*lanes.error)) lanes.error = std::move(error);
@@ -309,6 +310,6 @@ Result<void> SendState::open_source(std::uint64_t padded_size) {
 
 Result<SendResult> attempt_send(SendState& state) { return SendAttempt(state).run(); }
 
-bool lost_the_source(const Error& error) { return error.symbol().starts_with("nbd."); }
+bool lost_the_source(const Error& error) { return error.code().category() == nbd_category(); }
 
 }  // namespace backhaul

@@ -153,7 +153,7 @@ Result<void> SourceLane::read_frames(bool& progressed) {
   for (int i = 0; i < kFramesPerStep;) {
     auto step = reader_.step();
     if (!step) {
-      if (step.error() == make_error_code(TransportErrc::closed))
+      if (step.error().is(TransportErrc::closed))
         return make_error(TransportErrc::lost, "the host agent closed a lane before it was done");
       return std::move(step).error();
     }

@@ -9,8 +9,6 @@
 namespace backhaul {
 namespace {
 
-constexpr std::string_view kGaveBack = "gave back the old disk";
-
 Result<void> append(SessionJournal& journal, SessionState state) {
   auto record = journal.last();
   record.state = state;
@@ -55,30 +53,30 @@ Result<void> complete_keep(Storage& storage, const DiskPaths& paths, SessionJour
 
 // Completes what was recorded. The journal stays when a transfer remains, unfinished or kept.
 Result<void> complete_recorded(Storage& storage, const DiskPaths& paths, std::unique_ptr<SessionJournal>& journal,
-                               std::string& action) {
+                               Recovery& recovery) {
   auto staging = make_staging(journal->last().staging, storage, paths);
   switch (journal->last().state) {
-    case SessionState::transferring: action = "resumable"; return {};
+    case SessionState::transferring: recovery = Recovery::resumable; return {};
     case SessionState::keeping: BH_RETURN_IF_ERROR(complete_keep(storage, paths, *journal)); [[fallthrough]];
-    case SessionState::kept: action = "kept"; return {};
+    case SessionState::kept: recovery = Recovery::kept; return {};
     case SessionState::preparing:
       // Nobody was told of this transfer; what is remembered of the one before stays. The journal goes last: without
       // it, whoever finds an undo log cannot know that it is done with.
       BH_RETURN_IF_ERROR(staging->give_back());
       BH_RETURN_IF_ERROR(storage.remove(paths.undo));
       journal.reset();
-      action = kGaveBack;
+      recovery = Recovery::gave_back;
       return storage.remove_directory(paths.directory);
     case SessionState::finishing:
       BH_RETURN_IF_ERROR(staging->swap());
-      action = "finished";
+      recovery = Recovery::finished;
       return end_session(storage, paths, std::move(journal), SessionState::finished);
     case SessionState::releasing:
       BH_RETURN_IF_ERROR(staging->drop_old());
       BH_RETURN_IF_ERROR(keep_index(storage, paths, journal->last()));
       [[fallthrough]];
     case SessionState::finished:
-      action = "finished";
+      recovery = Recovery::finished;
       return end_session(storage, paths, std::move(journal), SessionState::finished);
     case SessionState::withdrawing:
       BH_RETURN_IF_ERROR(staging->withdraw());
@@ -89,14 +87,14 @@ Result<void> complete_recorded(Storage& storage, const DiskPaths& paths, std::un
       BH_RETURN_IF_ERROR(storage.remove(paths.undo));
       [[fallthrough]];
     case SessionState::cancelled:
-      action = kGaveBack;
+      recovery = Recovery::gave_back;
       return end_session(storage, paths, std::move(journal), SessionState::cancelled);
   }
   return {};
 }
 
-// The journal of the session  , recovered; nothing when there is none left.
-Result<std::unique_ptr<SessionJournal>> open_leftover(Storage& storage, const DiskPaths& paths, std::string& action) {
+// The session's journal, after what it records was completed; nothing when there is none left.
+Result<std::unique_ptr<SessionJournal>> open_leftover(Storage& storage, const DiskPaths& paths, Recovery& recovery) {
   std::unique_ptr<SessionJournal> none;
   BH_TRY(const auto directory, storage.kind(paths.directory));
   if (directory == Storage::Kind::none) return none;
@@ -105,7 +103,7 @@ Result<std::unique_ptr<SessionJournal>> open_leftover(Storage& storage, const Di
                      ? Result<std::unique_ptr<SessionJournal>>(make_error(JournalErrc::damaged, "missing"))
                      : open_session_journal(storage, paths.journal);
   if (!journal) {
-    if (journal_kind != Storage::Kind::none && journal.error() != make_error_code(JournalErrc::damaged))
+    if (journal_kind != Storage::Kind::none && !journal.error().is(JournalErrc::damaged))
       return std::move(journal).error();
     // A kill before the first record was durable, or when the session had ended: nothing that matters can be there.
     for (const auto& path : {paths.staged, paths.undo, paths.old}) {
@@ -116,7 +114,7 @@ Result<std::unique_ptr<SessionJournal>> open_leftover(Storage& storage, const Di
     BH_RETURN_IF_ERROR(storage.remove_directory(paths.directory));
     return none;
   }
-  BH_RETURN_IF_ERROR(complete_recorded(storage, paths, *journal, action));
+  BH_RETURN_IF_ERROR(complete_recorded(storage, paths, *journal, recovery));
   return std::move(*journal);
 }
 
@@ -126,7 +124,7 @@ Result<std::optional<SessionRecord>> read_last(Storage& storage, const DiskPaths
   BH_TRY(const auto kind, storage.kind(paths.last));
   if (kind != Storage::Kind::file) return none;
   auto journal = open_session_journal(storage, paths.last);
-  if (!journal && journal.error() == make_error_code(JournalErrc::damaged)) return none;
+  if (!journal && journal.error().is(JournalErrc::damaged)) return none;
   if (!journal) return std::move(journal).error();
   const auto& record = (*journal)->last();
   if (record.state != SessionState::finished && record.state != SessionState::cancelled) return none;
@@ -179,6 +177,16 @@ Result<void> check_untouched(Storage& storage, const DiskPaths& paths, const Ses
 
 }  // namespace
 
+std::string_view to_string(Recovery recovery) noexcept {
+  constexpr std::string_view kNames[] = {"removed an empty session", "resumable", "kept", "finished",
+                                         "gave back the old disk"};
+  return kNames[static_cast<std::size_t>(recovery)];
+}
+
+std::string Leftover::to_string() const {
+  return error ? error->to_string() : std::string(backhaul::to_string(recovery));
+}
+
 std::uint64_t Standing::epoch() const noexcept {
   const auto open = journal ? journal->last().epoch : 0;
   return std::max(open, ended ? ended->epoch : 0);
@@ -187,7 +195,7 @@ std::uint64_t Standing::epoch() const noexcept {
 Result<Standing> recover_disk(Storage& storage, const DiskPaths& paths) {
   BH_RETURN_IF_ERROR(check_disk_parents(storage, paths));
   Standing standing;
-  BH_TRY(standing.journal, open_leftover(storage, paths, standing.action));
+  BH_TRY(standing.journal, open_leftover(storage, paths, standing.recovery));
   BH_TRY(standing.ended, read_last(storage, paths));
   return standing;
 }
@@ -254,14 +262,14 @@ Result<void> release_old_disk(Storage& storage, const DiskPaths& paths, std::uin
   record.state = SessionState::releasing;
   record.epoch = epoch;
   BH_RETURN_IF_ERROR(standing.journal->append(record));
-  return complete_recorded(storage, paths, standing.journal, standing.action);
+  return complete_recorded(storage, paths, standing.journal, standing.recovery);
 }
 
 Result<bool> give_back_old_disk(Storage& storage, const DiskPaths& paths, std::uint64_t epoch) {
   BH_TRY(auto standing, recover_disk(storage, paths));
   if (!standing.journal) {
     BH_RETURN_IF_ERROR(record_epoch(storage, paths, standing, epoch));
-    return standing.action == kGaveBack;
+    return standing.recovery == Recovery::gave_back;
   }
   BH_TRY(epoch, claim_epoch(paths, standing, epoch));
   auto record = standing.journal->last();
@@ -271,7 +279,7 @@ Result<bool> give_back_old_disk(Storage& storage, const DiskPaths& paths, std::u
   record.epoch = epoch;
   record.root.reset();
   BH_RETURN_IF_ERROR(standing.journal->append(record));
-  BH_RETURN_IF_ERROR(complete_recorded(storage, paths, standing.journal, standing.action));
+  BH_RETURN_IF_ERROR(complete_recorded(storage, paths, standing.journal, standing.recovery));
   return true;
 }
 
@@ -296,12 +304,11 @@ Result<void> recover_directory(Storage& storage, const std::string& directory, i
     leftover.disk = prefix + name.substr(1, name.size() - 1 - kSessionSuffix.size());
     auto paths = DiskPaths::of(leftover.disk);
     if (!paths) continue;
-    auto journal = open_leftover(storage, *paths, leftover.action);
+    auto journal = open_leftover(storage, *paths, leftover.recovery);
     if (!journal)
-      leftover.action = journal.error().to_string();
+      leftover.error = journal.error();
     else if (*journal)
       leftover.record = (*journal)->last();
-    if (leftover.action.empty()) leftover.action = "removed an empty session";
     found.push_back(std::move(leftover));
   }
   return {};

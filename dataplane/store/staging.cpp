@@ -159,8 +159,7 @@ Result<StagedDisk> start(Storage& storage, Random& random, const DiskPaths& path
   StagedDisk staged;
   BH_TRY(staged.journal, create_session_journal(storage, paths.journal, record));
   auto file = make_staging(plan.staging, storage, paths)->stage();
-  if (!file && file.error() == make_error_code(IoErrc::clone_unsupported) &&
-      request.staging == StagingChoice::automatic) {
+  if (!file && file.error().is(IoErrc::clone_unsupported) && request.staging == StagingChoice::automatic) {
     // Nothing was staged: the same preparation with the other staging.
     BH_RETURN_IF_ERROR(storage.remove_directory(paths.directory));
     BH_RETURN_IF_ERROR(storage.make_directory(paths.directory));

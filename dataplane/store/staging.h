@@ -61,12 +61,22 @@ struct StagedDisk {
   bool fresh_content = false;  // every extent the index does not know is a hole: nothing was there before this run
 };
 
+// What became of a session that was left behind.
+enum class Recovery : std::uint8_t {
+  none,       // there was no session, or an empty directory of one, which was removed
+  resumable,  // the transfer goes on with the same send, or ends with a cancel
+  kept,       // swapped in; the old disk is kept
+  finished,   // what was left of finishing or releasing was done
+  gave_back,  // the old disk is back
+};
+std::string_view to_string(Recovery recovery) noexcept;
+
 // Where a disk stands, after what a crash left half done was completed.
 struct Standing {
   std::unique_ptr<SessionJournal> journal;  // of a transfer that is `transferring` or `kept`; null: there is none
   std::optional<SessionRecord> ended;       // what is known of the last transfer that ended
-  std::string action;                       // as in Leftover
-  std::uint64_t epoch() const noexcept;     // the highest on record; 0: none
+  Recovery recovery = Recovery::none;
+  std::uint64_t epoch() const noexcept;  // the highest on record; 0: none
 };
 // Errors: EngineErrc::session_damaged; those of files.
 Result<Standing> recover_disk(Storage& storage, const DiskPaths& paths);
@@ -103,8 +113,10 @@ Result<bool> give_back_old_disk(Storage& storage, const DiskPaths& paths, std::u
 struct Leftover {
   std::string disk;
   SessionRecord record;
-  std::string
-      action;  // "resumable", "kept", "finished", "gave back the old disk", "removed an empty session", or the error
+  Recovery recovery = Recovery::none;
+  std::optional<Error> error;  // why its session could not be completed
+
+  std::string to_string() const;  // one line for the log
 };
 Result<std::vector<Leftover>> recover_store(Storage& storage);
 

@@ -17,9 +17,8 @@ constexpr std::chrono::seconds kFirstMessage{30};
 constexpr std::chrono::seconds kOpenPatience{5};
 constexpr std::chrono::milliseconds kProgressInterval{500};
 
-bool is_link_error(const Error& error) {
-  return error == make_error_code(TransportErrc::closed) || error == make_error_code(TransportErrc::lost) ||
-         error.symbol().starts_with("link.");
+bool stream_ended(const Error& error) {
+  return error.is(TransportErrc::closed) || error.is(TransportErrc::lost) || is_link_error(error);
 }
 
 // Lets the peer read what was sent last (an error) before the socket goes away: a close with unread input would reset
@@ -58,7 +57,7 @@ Result<void> HostProtocol::serve(std::unique_ptr<ByteStream> stream) {
   };
   auto result = handle();
   if (result) return result;
-  if (is_link_error(result.error())) {
+  if (stream_ended(result.error())) {
     spdlog::info("{}: stream ended: {}", peer, result.error().to_string());
     return result;
   }
@@ -68,7 +67,7 @@ Result<void> HostProtocol::serve(std::unique_ptr<ByteStream> stream) {
     return result;
   }
   // Who offers streams before they are expected tries again and again.
-  const auto level = result.error().symbol().starts_with("offer.") ? spdlog::level::debug : spdlog::level::warn;
+  const auto level = is_refused_offer(result.error()) ? spdlog::level::debug : spdlog::level::warn;
   spdlog::log(level, "{}: {}", peer, result.error().to_string());
   (void)channel.send(FrameType::error, error_to_json(result.error()), 0, kSendTimeout);
   linger(channel.stream(), *store_.parts().clock);
@@ -101,7 +100,7 @@ Result<void> HostProtocol::serve_control(ControlChannel& channel, const boost::j
     if (stop_.load()) return make_error(TransportErrc::lost, "the host agent is stopping");
     auto message = channel.receive(kStopPollInterval);
     if (!message) {
-      if (message.error() == make_error_code(BaseErrc::timed_out)) continue;
+      if (message.error().code() == BaseErrc::timed_out) continue;
       return std::move(message).error();
     }
     if (message->header.type != FrameType::finish)
@@ -153,9 +152,9 @@ Result<void> HostProtocol::serve_lane(ControlChannel& channel, const boost::json
     auto result = run_lane(lane, *queue, clock, stop_);
     if (!result) {
       // An agent that stops is to its peers a link that went away: they try again, and find it restarted.
-      if (stop_.load() && result.error() == make_error_code(BaseErrc::cancelled))
+      if (stop_.load() && result.error().is(BaseErrc::cancelled))
         result = make_error(TransportErrc::lost, "the host agent is stopping");
-      if (!is_link_error(result.error())) {
+      if (!stream_ended(result.error())) {
         spdlog::warn("{}: lane {}: {}", request.session, request.lane, result.error().to_string());
         lane.send_error(result.error(), kSendTimeout);
       } else {

@@ -28,7 +28,7 @@ class Worker {
     while (!stop_.load()) {
       const auto started = clock_.now();
       const auto served = serve_one();
-      const bool refused = !served && served.error().symbol().starts_with("offer.");
+      const bool refused = !served && is_refused_offer(served.error());
       if (!refused && (served || clock_.now() - started > kUsefulTime)) backoff.progress();
       if (served || stop_.load()) continue;
       spdlog::debug("offer {} to {}:{}: {}", options_.id, options_.endpoint.host, options_.endpoint.port,

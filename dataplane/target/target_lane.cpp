@@ -47,7 +47,7 @@ Result<LaneStatus> TargetLane::step(std::span<const Completion> completions) {
   no_room_ = false;
   auto read = read_frames(progressed);
   if (!read) {
-    const bool clean = read.error() == make_error_code(TransportErrc::closed);
+    const bool clean = read.error().is(TransportErrc::closed);
     if (!clean || !works_.empty() || !waiting_zero_.empty()) return std::move(read).error();
     status.finished = true;
     return status;

@@ -146,7 +146,7 @@ Result<SimTransfer::Outcome> SimTransfer::run(unsigned limit) {
   while (true) {
     auto outcome = attempt();
     // An acknowledged extent is on record, so no attempt may find one missing.
-    if (outcome || outcome.error().retry() != Retry::later || outcome.error().symbol() == "session.incomplete" ||
+    if (outcome || outcome.error().retry() != Retry::later || outcome.error().is(EngineErrc::session_incomplete) ||
         --limit == 0)
       return outcome;
   }
@@ -209,7 +209,7 @@ Result<void> SimTransfer::run_lanes() {
       auto finished = target.step();
       if (!finished) {
         const auto error = std::move(finished).error();
-        if (!(error == make_error_code(TransportErrc::closed)) && !(error == make_error_code(TransportErrc::lost)))
+        if (!error.is(TransportErrc::closed) && !error.is(TransportErrc::lost))
           target.lane->send_error(error, std::chrono::milliseconds(100));
         // A real target tells the source why the lane ended, while the link carries it; here it is known in any case.
         if (!failed || failed->retry() == Retry::later) note_error(failed, error);

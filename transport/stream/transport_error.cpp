@@ -1,5 +1,9 @@
 #include "transport/stream/transport_error.h"
 
+#include <algorithm>
+#include <cerrno>
+#include <iterator>
+
 namespace backhaul {
 namespace {
 
@@ -50,6 +54,13 @@ static_assert(std::size(kTable) == static_cast<std::size_t>(TransportErrc::resol
 const ErrorCategory& transport_category() noexcept {
   static const TableCategory category("transport", kTable);
   return category;
+}
+
+bool is_link_error(const Error& error) noexcept {
+  constexpr int kNumbers[] = {ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EADDRINUSE};
+  return std::any_of(std::begin(kNumbers), std::end(kNumbers), [&](int number) {
+    return error.is({number, std::generic_category()});
+  });
 }
 
 }  // namespace backhaul

@@ -107,8 +107,7 @@ Result<bool> RecordStream::flush() {
   std::size_t size = 0;
   auto unread = step({}, size);
   while (unread && *unread == RecordChannel::Step::record) unread = step({}, size);
-  if (!unread && unread.error() != make_error_code(TransportErrc::closed) &&
-      unread.error() != make_error_code(TransportErrc::lost))
+  if (!unread && !unread.error().is(TransportErrc::closed) && !unread.error().is(TransportErrc::lost))
     return unread.error();
   return socket_->broken(socket_->send_errno());
 }

@@ -145,8 +145,7 @@ Result<FirstWrite> QemuDriver::first_write(const VmRef& vm, std::chrono::millise
 
 Result<void> QemuDriver::stop(const VmRef& vm) {
   auto stopped = with(vm, [](QemuSession& s) { return quit_qemu(s); });
-  if (stopped || stopped.error() != make_error_code(ControlErrc::driver_timeout) || vm.settings.contains("qmp"))
-    return stopped;
+  if (stopped || !stopped.error().is(ControlErrc::driver_timeout) || vm.settings.contains("qmp")) return stopped;
   // One of ours whose monitor does not answer; the name was checked above.
   const auto mutex = lock_of(vm.vm);
   const std::lock_guard lock(*mutex);

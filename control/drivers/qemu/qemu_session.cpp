@@ -99,7 +99,7 @@ Result<void> connect_qemu(QemuSession& session) {
     return {};
   }
   if (!session.attached && !qemu_is_alive(session.files)) return {};  // it ended meanwhile
-  if (session.attached && connected.error() != make_error_code(ControlErrc::driver_timeout) && !session.disks.empty()) {
+  if (session.attached && !connected.error().is(ControlErrc::driver_timeout) && !session.disks.empty()) {
     // Nobody listens. Whether the VM is off is seen by its disks: QEMU locks the images that it has open.
     const bool used = std::any_of(session.disks.begin(), session.disks.end(),
                                   [](const auto& disk) { return disk_is_in_use(disk.path); });

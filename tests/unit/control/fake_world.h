@@ -82,6 +82,7 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
   int actions = 0;
   std::map<std::string, int> fail;  // action prefix -> how often it fails (-1: always)
   Retry fail_retry = Retry::no;
+  std::optional<Error> fail_with;  // instead of the driver's own error
 
   FakeWorld() {
     host.free_bytes = kTiB;
@@ -110,6 +111,7 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
       if (times != 0 && what.starts_with(prefix)) {
         if (times > 0) --times;
         log.push_back("FAILED " + what);
+        if (fail_with) return *fail_with;
         return fail_retry == Retry::later ? Error::from_errno(ECONNRESET, what)
                                           : make_error(ControlErrc::driver_failed, what);
       }

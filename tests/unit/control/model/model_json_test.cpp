@@ -27,7 +27,7 @@ Job filled_job() {
   job.round.number = 3;
   job.round.disks.resize(1);
   job.round.disks[0].stats.root_digest_source = "ab";
-  job.actions = {{"stop", true, boost::json::object{{"forced", true}}, 9}};
+  job.actions = {{{ActionKind::stop, {}}, true, boost::json::object{{"forced", true}}, 9}};
   job.estimate = Estimate{1, 2, 3, 4, true, "why"};
   job.projected.boot = 12;
   job.moments.unsure_ms = 7;
@@ -69,6 +69,7 @@ TEST(ModelJson, MissingFieldsKeepDefaultsAndWrongOnesAreNamed) {
   for (const auto& [text, path] : std::initializer_list<std::pair<const char*, const char*>>{
            {R"({"round": {"disks": [{"disk": 5}]}})", "round.disks[0].disk"},
            {R"({"state": "Running"})", "state"},
+           {R"({"actions": [{"key": "leap/os"}]})", "actions[0].key"},
            {R"({"current_task": -1})", "current_task"},
            {R"({"tasks": [{}], "current_task": 1})", "current_task"}}) {
     auto bad = job_from_json(text);

@@ -251,13 +251,16 @@ TEST_F(StagingTest, ADamagedJournalBesideAStagedDiskIsAnErrorThatChangesNothing)
   ASSERT_OK(leftovers);
   ASSERT_EQ(leftovers->size(), 1U);
   EXPECT_EQ(leftovers->front().disk, "disk");
-  EXPECT_NE(leftovers->front().action.find("session.damaged"), std::string::npos);
+  EXPECT_TRUE(leftovers->front().error->is(EngineErrc::session_damaged));
   EXPECT_TRUE(storage_.content(paths_.staged) == old_);
 }
 
 TEST_F(StagingTest, AnEmptySessionDirectoryIsCleared) {
   ASSERT_OK(storage_.make_directory(paths_.directory));
-  EXPECT_EQ(recover_store(storage_)->front().action, "removed an empty session");
+  const auto leftovers = recover_store(storage_);
+  ASSERT_OK(leftovers);
+  EXPECT_EQ(leftovers->front().recovery, Recovery::none);
+  EXPECT_EQ(leftovers->front().to_string(), "removed an empty session");
   EXPECT_TRUE(storage_.list("").value().empty());
 }
 
@@ -310,11 +313,12 @@ TEST_P(LeftoverTest, IsSettledAtTheStartWhateverItsState) {
     ASSERT_EQ(leftovers->size(), 1U);
     EXPECT_EQ(leftovers->front().disk, "disk");
     if (state == SessionState::transferring) {
-      EXPECT_EQ(leftovers->front().action, "resumable");
+      EXPECT_EQ(leftovers->front().recovery, Recovery::resumable);
       EXPECT_EQ(leftovers->front().record.staging, GetParam());
       EXPECT_TRUE(give_back_old_disk(storage_, paths_).value());
     } else {
-      EXPECT_EQ(leftovers->front().action, state == SessionState::finishing ? "finished" : "gave back the old disk");
+      EXPECT_EQ(leftovers->front().recovery,
+                state == SessionState::finishing ? Recovery::finished : Recovery::gave_back);
       EXPECT_FALSE(give_back_old_disk(storage_, paths_).value());
     }
     EXPECT_TRUE(storage_.content("disk") == (state == SessionState::finishing ? new_ : old_));
