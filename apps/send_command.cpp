@@ -68,39 +68,35 @@ Result<SendRequest> make_request(const SendOptions& options) {
   return request;
 }
 
-boost::json::value digest_or_null(const std::string& digest) {
-  return digest.empty() ? boost::json::value(nullptr) : boost::json::value(digest);
-}
-
 boost::json::object to_json(const SendResult& result) {
-  return {{"disk_bytes", result.disk_bytes},
-          {"bytes_read", result.bytes_read},
-          {"blocks_compared", result.blocks_compared},
-          {"blocks_changed", result.blocks_changed},
-          {"payload_bytes", result.payload_bytes},
-          {"wire_bytes", result.wire_bytes},
-          {"seconds", result.seconds},
-          {"root_digest_source", digest_or_null(result.root_digest_source)},
-          {"root_digest_target", digest_or_null(result.root_digest_target)},
-          {"resumed_bytes", result.resumed_bytes},
-          {"format", result.format},
-          {"staging", result.staging},
-          {"compared_by", result.compared_by},
-          {"epoch", result.epoch},
-          {"retries", result.retries}};
+  boost::json::object shape;
+  const auto put = [&]<class T>(std::string_view name, const T& value) {
+    if constexpr (std::is_arithmetic_v<T>)
+      shape[name] = value;
+    else  // a digest
+      shape[name] = value.empty() ? boost::json::value(nullptr) : boost::json::value(value);
+  };
+  fields(put, result.stats);
+  shape.erase("verify_seconds");  // a job's alone
+  put("epoch", result.epoch), put("retries", result.retries);
+  shape["format"] = result.format;
+  shape["staging"] = result.staging;
+  shape["compared_by"] = result.compared_by;
+  return shape;
 }
 
 void print_text(const SendResult& result) {
+  const auto& stats = result.stats;
   const auto bytes = [](std::uint64_t value) { return human_bytes(static_cast<double>(value)); };
-  fmt::print("disk {}, read {}, {} blocks compared, {} changed\n", bytes(result.disk_bytes), bytes(result.bytes_read),
-             result.blocks_compared, result.blocks_changed);
-  fmt::print("sent {} of content, {} on the wire, {:.2f} s, {}/s of disk\n", bytes(result.payload_bytes),
-             bytes(result.wire_bytes), result.seconds,
-             human_bytes(static_cast<double>(result.disk_bytes) / std::max(result.seconds, 1e-3)));
-  if (result.resumed_bytes > 0) fmt::print("{} were kept from an earlier run\n", bytes(result.resumed_bytes));
+  fmt::print("disk {}, read {}, {} blocks compared, {} changed\n", bytes(stats.disk_bytes), bytes(stats.bytes_read),
+             stats.blocks_compared, stats.blocks_changed);
+  fmt::print("sent {} of content, {} on the wire, {:.2f} s, {}/s of disk\n", bytes(stats.payload_bytes),
+             bytes(stats.wire_bytes), stats.seconds,
+             human_bytes(static_cast<double>(stats.disk_bytes) / std::max(stats.seconds, 1e-3)));
+  if (stats.resumed_bytes > 0) fmt::print("{} were kept from an earlier run\n", bytes(stats.resumed_bytes));
   fmt::print("format {}, staging {}\nroot digest source {}\nroot digest target {}\n", result.format, result.staging,
-             result.root_digest_source.empty() ? "-" : result.root_digest_source,
-             result.root_digest_target.empty() ? "- (not computed)" : result.root_digest_target);
+             stats.root_digest_source.empty() ? "-" : stats.root_digest_source,
+             stats.root_digest_target.empty() ? "- (not computed)" : stats.root_digest_target);
 }
 
 Result<std::shared_ptr<TlsContext>> load_tls(const SendOptions& options) {

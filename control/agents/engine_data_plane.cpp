@@ -21,22 +21,6 @@ constexpr std::size_t kSampleExtents = 32;       // 128 MiB on each side
 // A host agent that was restarted knows nothing of its sends: the job tries the round again.
 constexpr unsigned kLostPolls = 25;  // unanswered in a row: 5 s and each call's own timeout
 
-RoundResult result_of(const SendResult& sent) {
-  RoundResult result;
-  result.disk_bytes = sent.disk_bytes;
-  result.bytes_read = sent.bytes_read;
-  result.blocks_compared = sent.blocks_compared;
-  result.blocks_changed = sent.blocks_changed;
-  result.payload_bytes = sent.payload_bytes;
-  result.wire_bytes = sent.wire_bytes;
-  result.resumed_bytes = sent.resumed_bytes;
-  result.seconds = sent.seconds;
-  result.verify_seconds = sent.verify_seconds;
-  result.root_digest_source = sent.root_digest_source;
-  result.root_digest_target = sent.root_digest_target;
-  return result;
-}
-
 // On the wire a job's epochs lie far apart: a send takes the next one for every retry of its own.
 constexpr unsigned kEpochShift = 20;
 constexpr std::uint64_t wire_epoch(std::uint64_t epoch) { return epoch << kEpochShift; }
@@ -194,7 +178,7 @@ Result<RoundProgress> EngineDataPlane::poll_round(RoundHandle handle) {
   if (!view.ended) return progress;
   if (*view.ended) {
     progress.phase = RoundPhase::succeeded;
-    progress.result = result_of(**view.ended);
+    progress.result = (*view.ended)->stats;
   } else {
     const auto& error = view.ended->error();
     progress.phase = error == make_error_code(BaseErrc::cancelled) ? RoundPhase::cancelled : RoundPhase::failed;

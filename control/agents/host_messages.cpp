@@ -31,12 +31,8 @@ void fields(A& a, SendCall& v) {
 }
 template <class A>
 void fields(A& a, SendResult& v) {
-  a("disk_bytes", v.disk_bytes), a("bytes_read", v.bytes_read), a("blocks_compared", v.blocks_compared);
-  a("blocks_changed", v.blocks_changed), a("payload_bytes", v.payload_bytes), a("wire_bytes", v.wire_bytes);
-  a("resumed_bytes", v.resumed_bytes), a("epoch", v.epoch), a("seconds", v.seconds);
-  a("verify_seconds", v.verify_seconds);
-  a("root_digest_source", v.root_digest_source), a("root_digest_target", v.root_digest_target);
-  a("format", v.format), a("staging", v.staging), a("retries", v.retries);
+  fields(a, v.stats);
+  a("epoch", v.epoch), a("format", v.format), a("staging", v.staging), a("retries", v.retries);
 }
 template <class A>
 void fields(A& a, SendTask::Progress& v) {

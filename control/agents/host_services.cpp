@@ -159,7 +159,7 @@ Result<SendResult> HostServices::run_send(const SendCall& call, const std::strin
   auto result = digests_.run(peer + ":" + call.disk, request,
                              [&](const SendRequest& ready) { return send_disk(ready, dial, node_.parts); });
   if (result)
-    spdlog::info("send {}: done, {} payload bytes", call.id, result->payload_bytes);
+    spdlog::info("send {}: done, {} payload bytes", call.id, result->stats.payload_bytes);
   else
     spdlog::warn("send {}: {}", call.id, result.error().to_string());
   return result;

@@ -88,19 +88,14 @@ json::object location_json(const Location& location, bool primary) {
 json::object round_json(const RoundState& round) {
   json::array disks;
   for (const auto& disk : round.disks) {
-    json::object shape{{"name", disk.disk},
-                       {"done", disk.done},
-                       {"diskBytes", disk.disk_bytes},
-                       {"bytesRead", disk.bytes_read},
-                       {"blocksCompared", disk.blocks_compared},
-                       {"blocksChanged", disk.blocks_changed},
-                       {"payloadBytes", disk.payload_bytes},
-                       {"wireBytes", disk.wire_bytes},
-                       {"resumedBytes", disk.resumed_bytes},
-                       {"seconds", disk.seconds},
-                       {"verifySeconds", disk.verify_seconds}};
-    put_text(shape, "rootDigestSource", disk.root_digest_source);
-    put_text(shape, "rootDigestTarget", disk.root_digest_target);
+    json::object shape{{"name", disk.disk}, {"done", disk.done}};
+    const auto put = [&]<class T>(std::string_view name, const T& value) {
+      if constexpr (std::is_arithmetic_v<T>)
+        shape[camel_case(name)] = value;
+      else
+        put_text(shape, camel_case(name), value);
+    };
+    fields(put, disk.stats);
     disks.push_back(std::move(shape));
   }
   json::object shape{

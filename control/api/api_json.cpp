@@ -3,6 +3,7 @@
 #include <boost/json.hpp>
 #include <boost/json/basic_parser_impl.hpp>
 
+#include <cctype>
 #include <cmath>
 #include <set>
 #include <string>
@@ -110,6 +111,15 @@ bool is_utf8(std::string_view text) noexcept {
   return true;
 }
 
+std::string camel_case(std::string_view snake_case) {
+  std::string text;
+  bool upper = false;
+  for (const char c : snake_case) {
+    if (c != '_') text.push_back(upper ? static_cast<char>(std::toupper(static_cast<unsigned char>(c))) : c);
+    upper = c == '_';
+  }
+  return text;
+}
 void put_time(boost::json::object& into, std::string_view key, std::int64_t unix_time_s) {
   if (unix_time_s != 0) into[key] = iso_time(unix_time_s);
 }

@@ -17,6 +17,9 @@ Result<boost::json::object> parse_json_object(std::string_view text);
 
 bool is_utf8(std::string_view text) noexcept;
 
+// "wire_bytes" -> "wireBytes"
+std::string camel_case(std::string_view snake_case);
+
 // Leaves absent facts (0, empty) out of an answer.
 void put_time(boost::json::object& into, std::string_view key, std::int64_t unix_time_s);
 void put_text(boost::json::object& into, std::string_view key, std::string_view text);

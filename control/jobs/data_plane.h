@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "control/model/phases.h"
 #include "dataplane/protocol/transfer.h"
+#include "dataplane/protocol/transfer_report.h"
 
 namespace backhaul {
 
@@ -39,21 +40,13 @@ struct RoundRequest {
   std::uint64_t epoch = 0;  // higher than any before for this item; the target refuses lower ones from then on
 };
 
-struct RoundResult {
-  std::uint64_t disk_bytes = 0, bytes_read = 0, blocks_compared = 0, blocks_changed = 0, payload_bytes = 0,
-                wire_bytes = 0, resumed_bytes = 0;
-  double seconds = 0;
-  double verify_seconds = 0;                           // of these: after all was sent, until both roots were known
-  std::string root_digest_source, root_digest_target;  // empty when not verified
-};
-
 enum class RoundPhase : std::uint8_t { running, succeeded, failed, cancelled };
 struct RoundProgress {
   RoundPhase phase = RoundPhase::running;
   std::uint64_t bytes_total = 0, bytes_done = 0;
   double bytes_per_s = 0;
   std::optional<Error> error;  // failed
-  RoundResult result;          // succeeded
+  TransferStats result;        // succeeded
 };
 
 using RoundHandle = std::uint64_t;

@@ -17,15 +17,15 @@ constexpr std::chrono::milliseconds kFirstWriteCall{1000};  // of one call; othe
 
 std::uint64_t payload_of_round(const Job& job) {
   std::uint64_t sum = 0;
-  for (const auto& disk : job.round.disks) sum += disk.payload_bytes;
+  for (const auto& disk : job.round.disks) sum += disk.stats.payload_bytes;
   return sum;
 }
 
 // The slowest disk decides how long the round took, and so how long it verified.
 double verify_of_round(const Job& job) {
   const auto slowest = std::max_element(job.round.disks.begin(), job.round.disks.end(),
-                                        [](const auto& a, const auto& b) { return a.seconds < b.seconds; });
-  return slowest == job.round.disks.end() ? 0 : slowest->verify_seconds;
+                                        [](const auto& a, const auto& b) { return a.stats.seconds < b.stats.seconds; });
+  return slowest == job.round.disks.end() ? 0 : slowest->stats.verify_seconds;
 }
 
 // Records a moment of the downtime, once.

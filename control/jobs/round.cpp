@@ -59,7 +59,7 @@ void accept_snapshot(Job& job, const boost::json::value& outcome, std::int64_t n
   const auto& disks = object.at("disks").as_array();
   for (std::size_t i = 0; i < job.round.disks.size(); ++i) {
     job.round.disks[i].source_path = std::string(disks[i].as_object().at("path").as_string());
-    job.round.disks[i].disk_bytes = disks[i].as_object().at("size_bytes").to_number<std::uint64_t>();
+    job.round.disks[i].stats.disk_bytes = disks[i].as_object().at("size_bytes").to_number<std::uint64_t>();
   }
 }
 
@@ -82,7 +82,7 @@ Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::siz
   request.target = c.target_disk(name);
   for (const auto& place : c.job.target.disks)
     if (place.name == name) request.target_format = place.format;
-  request.size_bytes = disk.disk_bytes;
+  request.size_bytes = disk.stats.disk_bytes;
   request.sync = options.sync;
   request.lanes = c.item.transfer.lanes;
   request.verify = options.sync == DataSync::for_synchronization && c.item.transfer.verify != "full"
@@ -108,26 +108,16 @@ Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::siz
   return {};
 }
 
-Result<void> accept_transfer(JobContext& c, std::size_t index, const RoundResult& result) {
+Result<void> accept_transfer(JobContext& c, std::size_t index, const TransferStats& stats) {
   const bool hinted = !c.job.round.base_token.empty();
   return c.update([&](Job& job, Item& item) {
     DiskRound& disk = job.round.disks[index];
     disk.done = true;
-    disk.disk_bytes = result.disk_bytes;
-    disk.bytes_read = result.bytes_read;
-    disk.blocks_compared = result.blocks_compared;
-    disk.blocks_changed = result.blocks_changed;
-    disk.payload_bytes = result.payload_bytes;
-    disk.wire_bytes = result.wire_bytes;
-    disk.resumed_bytes = result.resumed_bytes;
-    disk.seconds = result.seconds;
-    disk.verify_seconds = result.verify_seconds;
-    disk.root_digest_source = result.root_digest_source;
-    disk.root_digest_target = result.root_digest_target;
-    if (result.seconds > 0 && static_cast<double>(result.payload_bytes) >= kMinPayloadForRate)
-      item.bytes_per_s = static_cast<double>(result.payload_bytes) / result.seconds;
-    if (result.seconds > 0 && !hinted && static_cast<double>(result.bytes_read) >= kMinPayloadForRate)
-      item.digest_bytes_per_s = static_cast<double>(result.bytes_read) / result.seconds;
+    disk.stats = stats;
+    if (stats.seconds > 0 && static_cast<double>(stats.payload_bytes) >= kMinPayloadForRate)
+      item.bytes_per_s = static_cast<double>(stats.payload_bytes) / stats.seconds;
+    if (stats.seconds > 0 && !hinted && static_cast<double>(stats.bytes_read) >= kMinPayloadForRate)
+      item.digest_bytes_per_s = static_cast<double>(stats.bytes_read) / stats.seconds;
   });
 }
 
@@ -177,9 +167,10 @@ Result<bool> poll_transfers(JobContext& c) {
 Result<void> require_verified(const JobContext& c, const RoundOptions& options) {
   if (c.item.transfer.verify == "none" || options.sync == DataSync::for_synchronization) return {};
   for (const auto& disk : c.job.round.disks) {
-    if (disk.root_digest_source.empty() || disk.root_digest_source != disk.root_digest_target)
-      return make_error(ControlErrc::not_verified, fmt::format("disk {}: source {}, target {}", disk.disk,
-                                                               disk.root_digest_source, disk.root_digest_target));
+    const auto &source = disk.stats.root_digest_source, &target = disk.stats.root_digest_target;
+    if (source.empty() || source != target)
+      return make_error(ControlErrc::not_verified,
+                        fmt::format("disk {}: source {}, target {}", disk.disk, source, target));
   }
   return {};
 }

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "control/model/model.h"
 #include "control/model/phases.h"
+#include "dataplane/protocol/transfer_report.h"
 
 namespace backhaul {
 
@@ -51,16 +52,13 @@ struct Task {
   Progress progress;
 };
 
-// One disk's part of a round; mirrors what `send --json` reports.
+// One disk's part of a round.
 struct DiskRound {
   std::string disk;
   std::string source_path;  // of the snapshot
   bool done = false;
   std::uint64_t epoch = 0;
-  std::uint64_t disk_bytes = 0, bytes_read = 0, blocks_compared = 0, blocks_changed = 0, payload_bytes = 0,
-                wire_bytes = 0, resumed_bytes = 0;
-  double seconds = 0, verify_seconds = 0;
-  std::string root_digest_source, root_digest_target;
+  TransferStats stats;  // until it is done only `disk_bytes`
 };
 
 struct RoundState {

@@ -142,12 +142,8 @@ void fields(A& a, Task& v) {
 }
 template <class A>
 void fields(A& a, DiskRound& v) {
-  a("disk", v.disk), a("source_path", v.source_path), a("done", v.done), a("epoch", v.epoch),
-      a("disk_bytes", v.disk_bytes);
-  a("bytes_read", v.bytes_read), a("blocks_compared", v.blocks_compared), a("blocks_changed", v.blocks_changed);
-  a("payload_bytes", v.payload_bytes), a("wire_bytes", v.wire_bytes), a("resumed_bytes", v.resumed_bytes);
-  a("seconds", v.seconds), a("verify_seconds", v.verify_seconds);
-  a("root_digest_source", v.root_digest_source), a("root_digest_target", v.root_digest_target);
+  a("disk", v.disk), a("source_path", v.source_path), a("done", v.done), a("epoch", v.epoch);
+  fields(a, v.stats);
 }
 template <class A>
 void fields(A& a, RoundState& v) {

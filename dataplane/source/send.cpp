@@ -42,7 +42,7 @@ Result<SendResult> send_disk(const SendRequest& request, const DialStream& dial,
   while (true) {
     auto result = attempt_send(send);
     if (result) {
-      result->wire_bytes = send.wire_bytes;  // every stream of every attempt is closed
+      result->stats.wire_bytes = send.wire_bytes;  // every stream of every attempt is closed
       return result;
     }
     const auto& error = result.error();

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "dataplane/protocol/dataplane_parts.h"
+#include "dataplane/protocol/transfer_report.h"
 #include "dataplane/source/source_session.h"
 #include "transport/frames/compress.h"
 #include "transport/stream/retry.h"
@@ -57,11 +58,8 @@ struct SendRequest {
 };
 
 struct SendResult {
-  std::uint64_t disk_bytes = 0, bytes_read = 0, blocks_compared = 0, blocks_changed = 0, payload_bytes = 0,
-                wire_bytes = 0, resumed_bytes = 0, epoch = 0;
-  double seconds = 0;
-  double verify_seconds = 0;                           // of these: after all was sent, until both roots were known
-  std::string root_digest_source, root_digest_target;  // hexadecimal; empty: not computed
+  TransferStats stats;
+  std::uint64_t epoch = 0;
   std::string format, staging;
   std::string compared_by;  // to_string(CompareBy), or "nothing"
   std::uint32_t retries = 0;

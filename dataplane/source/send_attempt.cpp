@@ -235,19 +235,19 @@ class SendAttempt {
   SendResult make_result(const std::string& root, const FinishResult& finished) {
     const auto& counters = send_.session->counters();
     SendResult result;
-    result.disk_bytes = send_.source_size;
-    result.bytes_read = counters.bytes_read;
-    result.blocks_compared = counters.blocks_compared;
-    result.blocks_changed = counters.blocks_changed;
-    result.payload_bytes = counters.payload_bytes;
-    result.resumed_bytes = counters.resumed_bytes;
+    result.stats.disk_bytes = send_.source_size;
+    result.stats.bytes_read = counters.bytes_read;
+    result.stats.blocks_compared = counters.blocks_compared;
+    result.stats.blocks_changed = counters.blocks_changed;
+    result.stats.payload_bytes = counters.payload_bytes;
+    result.stats.resumed_bytes = counters.resumed_bytes;
     result.epoch = opened_.epoch;
-    result.seconds = send_.seconds();
+    result.stats.seconds = send_.seconds();
     const auto verifying =
         send_.read_source + (send_.verify_began ? send_.clock.now() - *send_.verify_began : Clock::Duration{0});
-    result.verify_seconds = std::chrono::duration<double>(verifying).count();
-    result.root_digest_source = root;
-    result.root_digest_target = finished.root_digest;
+    result.stats.verify_seconds = std::chrono::duration<double>(verifying).count();
+    result.stats.root_digest_source = root;
+    result.stats.root_digest_target = finished.root_digest;
     result.format = to_string(opened_.format);
     result.staging = opened_.staging;
     const auto compared = opened_.keyed ? CompareBy::gmac : CompareBy::sha256;

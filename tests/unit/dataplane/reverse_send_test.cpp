@@ -158,14 +158,14 @@ TEST_F(ReverseSend, ADeltaAndAFullCopyArriveAtTheEndThatDialled) {
   make_old_disk();
   const auto delta = send_disk(request(SyncMode::delta), dial(), parts());
   ASSERT_TRUE(delta) << delta.error().to_string();
-  EXPECT_EQ(delta->blocks_changed, kMiB / kBlockSize);
-  EXPECT_EQ(delta->root_digest_source, delta->root_digest_target);
-  EXPECT_FALSE(delta->root_digest_source.empty());
+  EXPECT_EQ(delta->stats.blocks_changed, kMiB / kBlockSize);
+  EXPECT_EQ(delta->stats.root_digest_source, delta->stats.root_digest_target);
+  EXPECT_FALSE(delta->stats.root_digest_source.empty());
   EXPECT_TRUE(read_file(target()) == content_);
 
   const auto full = send_disk(request(SyncMode::full), dial(), parts());
   ASSERT_TRUE(full) << full.error().to_string();
-  EXPECT_EQ(full->payload_bytes, kContentSize);
+  EXPECT_EQ(full->stats.payload_bytes, kContentSize);
   EXPECT_EQ(full->retries, 0U);
   EXPECT_TRUE(read_file(target()) == content_);
   for (const auto& entry : std::filesystem::directory_iterator(folder_.path() / "primary"))
@@ -217,8 +217,8 @@ TEST_F(ReverseSend, ACutLinkIsTakenUpAgainOverNewStreams) {
   ASSERT_TRUE(sent) << sent.error().to_string();
   EXPECT_GE(sent->retries, 1U);
   EXPECT_GE(streams.load(), 6U);
-  EXPECT_LT(sent->payload_bytes, 2 * kContentSize);
-  EXPECT_EQ(sent->root_digest_source, sent->root_digest_target);
+  EXPECT_LT(sent->stats.payload_bytes, 2 * kContentSize);
+  EXPECT_EQ(sent->stats.root_digest_source, sent->stats.root_digest_target);
   EXPECT_TRUE(read_file(target()) == content_);
 }
 

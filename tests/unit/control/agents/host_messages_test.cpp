@@ -90,13 +90,13 @@ TEST(HostMessages, a_view_of_a_send_comes_through_in_each_of_its_states) {
   EXPECT_EQ(read->progress.bytes_per_s, 2.5);
 
   SendResult result;
-  result.disk_bytes = 1 << 20;
-  result.root_digest_source = "ab";
+  result.stats.disk_bytes = 1 << 20;
+  result.stats.root_digest_source = "ab";
   view.ended = Result<SendResult>(result);
   read = send_view_from_json(through_text(to_json(view)));
   ASSERT_TRUE(read && read->ended && *read->ended);
-  EXPECT_EQ((*read->ended)->disk_bytes, 1u << 20);
-  EXPECT_EQ((*read->ended)->root_digest_source, "ab");
+  EXPECT_EQ((*read->ended)->stats.disk_bytes, 1u << 20);
+  EXPECT_EQ((*read->ended)->stats.root_digest_source, "ab");
 
   view.ended = Result<SendResult>(make_error(ControlErrc::host_unreachable, "gone"));
   read = send_view_from_json(through_text(to_json(view)));

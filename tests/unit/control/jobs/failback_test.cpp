@@ -50,8 +50,8 @@ TEST_F(Failback, ForDownTimeWaitsForCompleteFailoverAndLosesNothing) {
   EXPECT_EQ(state("web"), ItemState::planned_failover_commit_pending);
   const Job done = job(id);
   EXPECT_EQ(done.direction, Direction::recovery_to_primary);
-  EXPECT_FALSE(done.round.disks[0].root_digest_source.empty());
-  EXPECT_EQ(done.round.disks[0].root_digest_source, done.round.disks[0].root_digest_target);
+  EXPECT_FALSE(done.round.disks[0].stats.root_digest_source.empty());
+  EXPECT_EQ(done.round.disks[0].stats.root_digest_source, done.round.disks[0].stats.root_digest_target);
   EXPECT_GE(done.downtime_s, 5);
   for (const auto& task : done.tasks) EXPECT_EQ(task.state, TaskState::succeeded) << to_string(task.kind);
 }

@@ -26,7 +26,7 @@ Job filled_job() {
   job.gates = {false, true};
   job.round.number = 3;
   job.round.disks.resize(1);
-  job.round.disks[0].root_digest_source = "ab";
+  job.round.disks[0].stats.root_digest_source = "ab";
   job.actions = {{"stop", true, boost::json::object{{"forced", true}}, 9}};
   job.estimate = Estimate{1, 2, 3, 4, true, "why"};
   job.projected.boot = 12;
