@@ -3,24 +3,21 @@
 
 #include <string>
 
-#include "dataplane/source/send.h"
+#include "dataplane/protocol/transfer_report.h"
 
 namespace backhaul {
 
 class ProgressPrinter {
  public:
   explicit ProgressPrinter(bool quiet);
-  void update(const SendProgress& progress);
+  void update(const TransferProgress& progress);
   // Ends the bar's line.
   void finish();
 
  private:
-  std::string describe(const SendProgress& progress) const;
-
   bool quiet_, terminal_, open_line_ = false;
   std::string phase_;
-  double last_s_ = 0, phase_started_s_ = 0;
-  std::uint64_t phase_base_bytes_ = 0;
+  Clock::Duration last_{0};
 };
 
 }  // namespace backhaul

@@ -112,7 +112,7 @@ int run_send(const SendOptions& options) {
   auto tls = load_tls(options);
   if (!tls) return print_error(tls.error(), options.json);
   ProgressPrinter printer(options.json);
-  request->progress = [&](const SendProgress& progress) { printer.update(progress); };
+  request->progress = [&](const TransferProgress& progress) { printer.update(progress); };
   request->stop = &stop_on_signals();
   const auto result = send_disk(*request, **tls, *parts);
   printer.finish();

@@ -87,7 +87,7 @@ Result<RoundHandle> EngineDataPlane::start_round(const RoundRequest& round) {
   BH_RETURN_IF_ERROR(make_request(round));
   const bool outwards = round.source.host.empty();
   auto started = std::make_shared<SendTask>(
-      [this, round, outwards](const SendTask::Report& report, const std::atomic<bool>& stop) {
+      [this, round, outwards](const ReportProgress& report, const std::atomic<bool>& stop) {
         auto result = outwards ? send_to_agent(round, report, stop) : receive_from_agent(round, report, stop);
         if (!result) spdlog::warn("{}: {}", round.run, result.error().to_string());
         return result;
@@ -98,13 +98,13 @@ Result<RoundHandle> EngineDataPlane::start_round(const RoundRequest& round) {
   return last_handle_;
 }
 
-Result<SendResult> EngineDataPlane::send_to_agent(const RoundRequest& round, const SendTask::Report& report,
+Result<SendResult> EngineDataPlane::send_to_agent(const RoundRequest& round, const ReportProgress& report,
                                                   const std::atomic<bool>& stop) {
   BH_TRY(auto request, make_request(round));
   BH_TRY(request.source, node_.paths.resolve(round.source.path));
   BH_TRY(request.target, url(round.target));
   BH_TRY(auto* agent, client(round.target.host));
-  request.progress = progress_of(report);
+  request.progress = report;
   request.stop = &stop;
   spdlog::info("{}: {} to {}:{}, epoch {}{}", round.run, request.source, round.target.host, round.target.path,
                round.epoch, request.changed ? fmt::format(", {} changed extents", request.changed->size()) : "");
@@ -113,8 +113,8 @@ Result<SendResult> EngineDataPlane::send_to_agent(const RoundRequest& round, con
                       [&](const SendRequest& ready) { return send_disk(ready, *agent->tls(), node_.parts); });
 }
 
-Result<SendResult> EngineDataPlane::follow_agent(HostClient& agent, const std::string& id,
-                                                 const SendTask::Report& report, const std::atomic<bool>& stop) {
+Result<SendResult> EngineDataPlane::follow_agent(HostClient& agent, const std::string& id, const ReportProgress& report,
+                                                 const std::atomic<bool>& stop) {
   unsigned lost = 0;
   while (!stop.load()) {
     auto answer = agent.call("send-poll", {{"id", id}}, kShortCall);
@@ -126,14 +126,14 @@ Result<SendResult> EngineDataPlane::follow_agent(HostClient& agent, const std::s
       lost = 0;
       BH_TRY(auto view, send_view_from_json(*answer));
       if (view.ended) return std::move(*view.ended);
-      report(std::move(view.progress));
+      report(view.progress);
     }
     node_.parts.clock->sleep_for(kPoll);
   }
   return make_error(BaseErrc::cancelled, "the round was stopped");
 }
 
-Result<SendResult> EngineDataPlane::receive_from_agent(const RoundRequest& round, const SendTask::Report& report,
+Result<SendResult> EngineDataPlane::receive_from_agent(const RoundRequest& round, const ReportProgress& report,
                                                        const std::atomic<bool>& stop) {
   BH_TRY(const auto request, make_request(round));
   BH_TRY(auto* agent, client(round.source.host));
@@ -167,24 +167,13 @@ Result<SendResult> EngineDataPlane::receive_from_agent(const RoundRequest& round
   return result;
 }
 
-Result<RoundProgress> EngineDataPlane::poll_round(RoundHandle handle) {
+Result<RoundView> EngineDataPlane::poll_round(RoundHandle handle) {
   const auto round = task(handle);
   if (!round) return make_error(ControlErrc::not_found, "round " + std::to_string(handle));
-  const auto view = round->look();
-  RoundProgress progress;
-  progress.bytes_total = view.progress.bytes_total;
-  progress.bytes_done = view.progress.bytes_done;
-  progress.bytes_per_s = view.progress.bytes_per_s;
-  if (!view.ended) return progress;
-  if (*view.ended) {
-    progress.phase = RoundPhase::succeeded;
-    progress.result = (*view.ended)->stats;
-  } else {
-    const auto& error = view.ended->error();
-    progress.phase = error == make_error_code(BaseErrc::cancelled) ? RoundPhase::cancelled : RoundPhase::failed;
-    progress.error = error;
-  }
-  return progress;
+  auto seen = round->look();
+  RoundView view{std::move(seen.progress), {}};
+  if (seen.ended) view.ended = *seen.ended ? Result<TransferStats>((*seen.ended)->stats) : seen.ended->error();
+  return view;
 }
 
 Result<void> EngineDataPlane::cancel_round(RoundHandle handle) {

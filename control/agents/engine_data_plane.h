@@ -30,7 +30,7 @@ class EngineDataPlane final : public DataPlane {
   ~EngineDataPlane() override;  // stops and waits for all rounds
 
   Result<RoundHandle> start_round(const RoundRequest& request) override;
-  Result<RoundProgress> poll_round(RoundHandle handle) override;
+  Result<RoundView> poll_round(RoundHandle handle) override;
   Result<void> cancel_round(RoundHandle handle) override;
   void forget_round(RoundHandle handle) noexcept override;
 
@@ -47,11 +47,11 @@ class EngineDataPlane final : public DataPlane {
   Result<TargetUrl> url(const DiskRef& target) const;
   Result<SendRequest> make_request(const RoundRequest& round) const;
   // Both block until the round's end.
-  Result<SendResult> send_to_agent(const RoundRequest& round, const SendTask::Report& report,
+  Result<SendResult> send_to_agent(const RoundRequest& round, const ReportProgress& report,
                                    const std::atomic<bool>& stop);
-  Result<SendResult> receive_from_agent(const RoundRequest& round, const SendTask::Report& report,
+  Result<SendResult> receive_from_agent(const RoundRequest& round, const ReportProgress& report,
                                         const std::atomic<bool>& stop);
-  Result<SendResult> follow_agent(HostClient& agent, const std::string& id, const SendTask::Report& report,
+  Result<SendResult> follow_agent(HostClient& agent, const std::string& id, const ReportProgress& report,
                                   const std::atomic<bool>& stop);
   // One verb on a target disk: in the own store, or by the agent that has it.
   template <class Local, class Remote>

@@ -35,7 +35,7 @@ void fields(A& a, SendResult& v) {
   a("epoch", v.epoch), a("format", v.format), a("staging", v.staging), a("retries", v.retries);
 }
 template <class A>
-void fields(A& a, SendTask::Progress& v) {
+void fields(A& a, TransferProgress& v) {
   a("phase", v.phase), a("bytes_done", v.bytes_done), a("bytes_total", v.bytes_total);
   a("payload_bytes", v.payload_bytes), a("bytes_per_s", v.bytes_per_s), a("detail", v.detail);
 }
@@ -131,7 +131,7 @@ Result<SendTask::View> send_view_from_json(const boost::json::object& body) {
   const auto* running = body.if_contains("running");
   if (progress == nullptr || !progress->is_object()) return wrong("progress");
   if (running == nullptr || !running->is_bool()) return wrong("running");
-  BH_TRY(view.progress, read<SendTask::Progress>(progress->get_object(), {}));
+  BH_TRY(view.progress, read<TransferProgress>(progress->get_object(), {}));
   if (running->get_bool()) return view;
   if (const auto* failed = body.if_contains("failed"); failed != nullptr && failed->is_object()) {
     view.ended = Result<SendResult>(error_from_json(failed->get_object()));

@@ -130,7 +130,7 @@ HostServices::Answer HostServices::start_send(const boost::json::object& body, c
   if (sends_.size() >= kMaxHostSends) return make_error(ControlErrc::busy, std::to_string(sends_.size()) + " sends");
   offers_.expect(call.id, peer);
   sends_[call.id] = std::make_shared<SendTask>(
-      [this, call, peer, source](const SendTask::Report& report, const std::atomic<bool>& stop) {
+      [this, call, peer, source](const ReportProgress& report, const std::atomic<bool>& stop) {
         return run_send(call, peer, source, report, stop);
       },
       *node_.parts.clock);
@@ -138,7 +138,7 @@ HostServices::Answer HostServices::start_send(const boost::json::object& body, c
 }
 
 Result<SendResult> HostServices::run_send(const SendCall& call, const std::string& peer, const std::string& source,
-                                          const SendTask::Report& report, const std::atomic<bool>& stop) {
+                                          const ReportProgress& report, const std::atomic<bool>& stop) {
   SendRequest request;
   request.source = source;
   request.target.disk = call.disk;
@@ -152,7 +152,7 @@ Result<SendResult> HostServices::run_send(const SendCall& call, const std::strin
   request.epoch = call.epoch;
   request.swap = false;
   request.stop = &stop;
-  request.progress = progress_of(report);
+  request.progress = report;
   spdlog::info("send {}: {} to the appliance's {}, epoch {}", call.id, call.source, call.disk, call.epoch);
   const auto dial = [&](std::chrono::milliseconds timeout) { return offers_.dial(call.id, timeout); };
   if (!call.base_root.empty()) node_.set_delivered_base(call.source, call.base_root, request);

@@ -45,7 +45,7 @@ class HostServices {
   Answer poll_send(const boost::json::object& body);
   Answer stop_send(const boost::json::object& body);
   Result<SendResult> run_send(const SendCall& call, const std::string& peer, const std::string& source,
-                              const SendTask::Report& report, const std::atomic<bool>& stop);
+                              const ReportProgress& report, const std::atomic<bool>& stop);
   void drop_old_sends();  // REQUIRES: mutex_ held
 
   const LocalNode& node_;

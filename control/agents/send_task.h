@@ -16,15 +16,8 @@ namespace backhaul {
 
 class SendTask {
  public:
-  struct Progress {
-    std::string phase;
-    std::uint64_t bytes_done = 0, bytes_total = 0, payload_bytes = 0;  // bytes of the disk
-    double bytes_per_s = 0;                                            // of the disk, over the last seconds
-    std::string detail;
-  };
-  using Report = std::function<void(Progress)>;
   // Runs until done or `stop`; reports now and then.
-  using Run = std::function<Result<SendResult>(const Report& report, const std::atomic<bool>& stop)>;
+  using Run = std::function<Result<SendResult>(const ReportProgress& report, const std::atomic<bool>& stop)>;
 
   SendTask(Run run, Clock& clock);
   ~SendTask();  // stop() and wait
@@ -36,7 +29,7 @@ class SendTask {
   void wait();
 
   struct View {
-    Progress progress;
+    TransferProgress progress;
     std::optional<Result<SendResult>> ended;
   };
   View look() const;
@@ -44,21 +37,14 @@ class SendTask {
   std::optional<Clock::Duration> ended_at() const;
 
  private:
-  void note(Progress progress);
-
   Clock& clock_;
   std::atomic<bool> stop_{false};
   mutable std::mutex mutex_;
-  Progress progress_;
-  Clock::Duration rate_from_{0};
-  std::uint64_t rate_bytes_ = 0;
+  TransferProgress progress_;
   std::optional<Result<SendResult>> ended_;
   std::optional<Clock::Duration> ended_at_;
   std::mutex join_mutex_;
   std::thread thread_;
 };
-
-// How send_disk tells a task.
-std::function<void(const SendProgress&)> progress_of(const SendTask::Report& report);
 
 }  // namespace backhaul

@@ -43,7 +43,7 @@ json::object error_json(const JobError& error, const Job& job) {
           {"backhaul", {{"retryable", error.retryable}}}};
 }
 
-json::object progress_json(const Progress& progress) {
+json::object progress_json(const TransferProgress& progress) {
   json::object shape{{"bytesDone", progress.bytes_done},
                      {"bytesTotal", progress.bytes_total},
                      {"bytesPerSecond", progress.bytes_per_s}};

@@ -40,13 +40,9 @@ struct RoundRequest {
   std::uint64_t epoch = 0;  // higher than any before for this item; the target refuses lower ones from then on
 };
 
-enum class RoundPhase : std::uint8_t { running, succeeded, failed, cancelled };
-struct RoundProgress {
-  RoundPhase phase = RoundPhase::running;
-  std::uint64_t bytes_total = 0, bytes_done = 0;
-  double bytes_per_s = 0;
-  std::optional<Error> error;  // failed
-  TransferStats result;        // succeeded
+struct RoundView {
+  TransferProgress progress;
+  std::optional<Result<TransferStats>> ended;  // nothing while it runs; BaseErrc::cancelled: stopped
 };
 
 using RoundHandle = std::uint64_t;
@@ -75,7 +71,7 @@ class DataPlane {
 
   // Starts and returns at once. Makes the staged disk when there is none; goes on with an interrupted round.
   virtual Result<RoundHandle> start_round(const RoundRequest& request) = 0;
-  virtual Result<RoundProgress> poll_round(RoundHandle handle) = 0;
+  virtual Result<RoundView> poll_round(RoundHandle handle) = 0;
   // Stops the transfer at once; returns when both ends have confirmed that nothing more is written (or the link is
   // gone: then the epoch of the next call fences it). The staged disk stays.
   virtual Result<void> cancel_round(RoundHandle handle) = 0;

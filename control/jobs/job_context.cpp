@@ -101,8 +101,8 @@ Result<std::string> JobContext::new_job_id() {
 
 Result<void> stop_transfers(JobContext& context) {
   for (auto transfer = context.live.transfers.begin(); transfer != context.live.transfers.end();) {
-    BH_RETURN_IF_ERROR(context.services.data_plane.cancel_round(transfer->second.handle));
-    context.services.data_plane.forget_round(transfer->second.handle);
+    BH_RETURN_IF_ERROR(context.services.data_plane.cancel_round(transfer->second));
+    context.services.data_plane.forget_round(transfer->second);
     transfer = context.live.transfers.erase(transfer);
   }
   return {};

@@ -43,14 +43,10 @@ struct Pace {
 };
 
 // What only this process knows of a job: its transfers. A crash loses it; the next process makes it anew.
-struct LiveTransfer {
-  RoundHandle handle = 0;
-  RoundProgress progress;
-};
 struct LiveJob {
   std::mutex mutex;  // of `progress`, which the API reads
-  Progress progress;
-  std::map<std::string, LiveTransfer> transfers;  // by disk
+  TransferProgress progress;
+  std::map<std::string, RoundHandle> transfers;  // by disk
   std::uint32_t attempts = 0;
   std::uint32_t task = 0;  // that `attempts` and `task_started` belong to
   Clock::Duration task_started{0}, last_told{0}, last_look{0}, retry_round_at{0};

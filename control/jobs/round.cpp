@@ -104,7 +104,7 @@ Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::siz
     }
   }
   BH_TRY(auto handle, c.services.data_plane.start_round(request));
-  c.live.transfers[name] = {handle, {}};
+  c.live.transfers[name] = handle;
   return {};
 }
 
@@ -125,32 +125,27 @@ Result<void> accept_transfer(JobContext& c, std::size_t index, const TransferSta
 Result<bool> poll_transfers(JobContext& c) {
   bool running = false;
   std::optional<Error> failed;
-  Progress sum;
+  TransferProgress sum;
   for (std::size_t i = 0; i < c.job.round.disks.size(); ++i) {
     auto found = c.live.transfers.find(c.job.round.disks[i].disk);
     if (found == c.live.transfers.end()) continue;
-    auto progress = c.services.data_plane.poll_round(found->second.handle);
-    if (progress && progress->phase == RoundPhase::running) {
+    auto seen = c.services.data_plane.poll_round(found->second);
+    if (seen && !seen->ended) {
       running = true;
-      sum.bytes_total += progress->bytes_total;
-      sum.bytes_done += progress->bytes_done;
-      sum.bytes_per_s += progress->bytes_per_s;
+      sum.bytes_total += seen->progress.bytes_total;
+      sum.bytes_done += seen->progress.bytes_done;
+      sum.bytes_per_s += seen->progress.bytes_per_s;
       continue;
     }
-    c.services.data_plane.forget_round(found->second.handle);
+    c.services.data_plane.forget_round(found->second);
     c.live.transfers.erase(found);
-    if (progress && progress->phase == RoundPhase::succeeded) {
-      BH_RETURN_IF_ERROR(accept_transfer(c, i, progress->result));
-    } else if (!failed) {
-      failed =
-          !progress
-              ? progress.error()
-              : progress->error.value_or(make_error(BaseErrc::cancelled, "transfer of " + c.job.round.disks[i].disk));
-    }
+    const auto ended = seen ? std::move(*seen->ended) : Result<TransferStats>(seen.error());
+    if (ended)
+      BH_RETURN_IF_ERROR(accept_transfer(c, i, *ended));
+    else if (!failed)
+      failed = ended.error();
   }
-  if (sum.bytes_per_s > 0)
-    sum.seconds_left =
-        static_cast<double>(sum.bytes_total - std::min(sum.bytes_total, sum.bytes_done)) / sum.bytes_per_s;
+  sum.set_seconds_left();
   std::lock_guard lock(c.live.mutex);
   c.live.progress = sum;
   if (failed) {

@@ -160,9 +160,9 @@ void Runner::stop() {
   std::lock_guard lock(mutex_);
   for (auto& [id, entry] : entries_)
     for (auto& [disk, transfer] : entry.live->transfers) {
-      if (auto stopped = services_.data_plane.cancel_round(transfer.handle); !stopped)
+      if (auto stopped = services_.data_plane.cancel_round(transfer); !stopped)
         spdlog::warn("job {}: transfer of {} was not stopped: {}", id, disk, stopped.error().to_string());
-      services_.data_plane.forget_round(transfer.handle);
+      services_.data_plane.forget_round(transfer);
     }
   for (auto& [id, entry] : entries_) entry.live->transfers.clear();
 }

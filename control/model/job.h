@@ -25,12 +25,6 @@ struct JobError {
 };
 JobError to_job_error(const Error& error, std::int64_t at_unix_s);
 
-struct Progress {
-  std::uint64_t bytes_total = 0, bytes_done = 0;
-  double bytes_per_s = 0;
-  double seconds_left = 0;  // 0: not known
-};
-
 // Outside actions are recorded before and after (invariant 7). The key is unique within the task ("shutdown",
 // "swap/os").
 struct ActionRecord {
@@ -47,9 +41,9 @@ struct Task {
   TaskKind kind = TaskKind::prepare_failover;
   TaskState state = TaskState::not_started;
   std::int64_t started_unix_s = 0, ended_unix_s = 0;
-  double seconds = 0;  // by the monotonic clock, only when one process ran it all
-  std::string detail;  // a line for people
-  Progress progress;
+  double seconds = 0;         // by the monotonic clock, only when one process ran it all
+  std::string detail;         // a line for people
+  TransferProgress progress;  // summed over the disks; only bytes, rate and time left
 };
 
 // One disk's part of a round.

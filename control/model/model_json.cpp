@@ -127,9 +127,13 @@ template <class A>
 void fields(A& a, JobError& v) {
   a("code", v.code), a("cause", v.cause), a("fix", v.fix), a("at", v.at_unix_s), a("retryable", v.retryable);
 }
+// What a task keeps of it, under names of its own.
+struct KeptProgress {
+  TransferProgress& of;
+};
 template <class A>
-void fields(A& a, Progress& v) {
-  a("total", v.bytes_total), a("done", v.bytes_done), a("rate", v.bytes_per_s), a("left_s", v.seconds_left);
+void fields(A& a, KeptProgress& v) {
+  a("total", v.of.bytes_total), a("done", v.of.bytes_done), a("rate", v.of.bytes_per_s), a("left_s", v.of.seconds_left);
 }
 template <class A>
 void fields(A& a, ActionRecord& v) {
@@ -137,8 +141,9 @@ void fields(A& a, ActionRecord& v) {
 }
 template <class A>
 void fields(A& a, Task& v) {
+  KeptProgress progress{v.progress};
   a("kind", v.kind), a("state", v.state), a("started", v.started_unix_s), a("ended", v.ended_unix_s);
-  a("seconds", v.seconds), a("detail", v.detail), a("progress", v.progress);
+  a("seconds", v.seconds), a("detail", v.detail), a("progress", progress);
 }
 template <class A>
 void fields(A& a, DiskRound& v) {

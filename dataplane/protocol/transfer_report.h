@@ -1,13 +1,42 @@
-// What a transfer says of itself: one shape from the engine to the job store, the API and the command line. Plain
-// values.
+// What a transfer says of itself, while it runs and at its end: one shape each from the engine to the job store, the
+// API and the command line. Plain values.
 #pragma once
 
 #include <concepts>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <type_traits>
 
+#include "base/world.h"
+
 namespace backhaul {
+
+struct TransferProgress {
+  std::string phase;  // "connect", "transfer", "retry"; of the finish "flush", "verify", "swap"
+  std::uint64_t bytes_total = 0, bytes_done = 0;  // of the disk; in "verify" of what is verified
+  std::uint64_t payload_bytes = 0;                // content sent so far
+  double bytes_per_s = 0;                         // of bytes_done, over the last seconds
+  double seconds_left = 0;                        // 0: not known
+  std::string detail;                             // in "retry": what went wrong
+
+  void set_seconds_left();  // by the rate and what is left
+};
+// Called a few times a second, by the thread that sends.
+using ReportProgress = std::function<void(const TransferProgress&)>;
+
+// The rate of one transfer, from its own reports; who makes the reports owns it.
+class TransferRate {
+ public:
+  // Sets bytes_per_s and seconds_left of the report that is made at `now`.
+  void measure(TransferProgress& progress, Clock::Duration now);
+
+ private:
+  std::string phase_;
+  Clock::Duration from_{0};
+  std::uint64_t bytes_ = 0;  // done at `from_`
+  double bytes_per_s_ = 0;
+};
 
 struct TransferStats {
   std::uint64_t disk_bytes = 0, bytes_read = 0, blocks_compared = 0, blocks_changed = 0;

@@ -23,15 +23,6 @@ struct TargetUrl {
 // backhaul://HOST:PORT/DISK, IPv6 in brackets. Error: EngineErrc::bad_target_url.
 Result<TargetUrl> parse_target_url(std::string_view url);
 
-struct SendProgress {
-  std::string_view phase;                         // "connect", "transfer", "flush", "verify", "swap", "retry"
-  std::uint64_t bytes_done = 0, bytes_total = 0;  // of the disk; in "verify" of what is verified
-  std::uint64_t payload_bytes = 0;
-  std::uint64_t extents_changed_blocks = 0;
-  double seconds = 0;
-  std::string detail;  // in "retry": what went wrong
-};
-
 struct SendRequest {
   std::string source;  // path of a raw or VHDX disk or of a block device, or an NBD URI (dataplane/nbd/nbd.h)
   TargetUrl target;
@@ -53,8 +44,8 @@ struct SendRequest {
   std::shared_ptr<const DiskDigests> base;
   bool keep_digests = false;  // SendResult::digests is wanted
   RetryPolicy retry;
-  std::function<void(const SendProgress&)> progress;  // a few times a second, from the caller's thread; may be null
-  const std::atomic<bool>* stop = nullptr;            // true: stop at once; what was acknowledged stays resumable
+  ReportProgress progress;                  // from the caller's thread; may be null
+  const std::atomic<bool>* stop = nullptr;  // true: stop at once; what was acknowledged stays resumable
 };
 
 struct SendResult {

@@ -277,16 +277,13 @@ SendState::SendState(const SendRequest& wanted, const DialStream& dial_stream, c
 
 void SendState::report(std::string_view phase, std::uint64_t done, std::uint64_t total, std::string detail) {
   if (!request.progress) return;
-  SendProgress progress;
+  TransferProgress progress;
   progress.phase = phase;
   progress.bytes_done = done;
   progress.bytes_total = total;
   progress.detail = std::move(detail);
-  if (session) {
-    progress.payload_bytes = session->counters().payload_bytes;
-    progress.extents_changed_blocks = session->counters().blocks_changed;
-  }
-  progress.seconds = seconds();
+  if (session) progress.payload_bytes = session->counters().payload_bytes;
+  rate.measure(progress, clock.now());
   request.progress(progress);
 }
 

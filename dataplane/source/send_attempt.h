@@ -23,6 +23,7 @@ struct SendState {
   const DataplaneParts& parts;
   Clock& clock;
   RateLimit limit;
+  TransferRate rate;
   const Clock::Duration started;
   std::uint64_t epoch;
   std::uint64_t transfer = 0;            // what a retry goes on with

@@ -133,37 +133,36 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
       return last_handle_;
     });
   }
-  Result<RoundProgress> poll_round(RoundHandle handle) override {
+  Result<RoundView> poll_round(RoundHandle handle) override {
     auto found = rounds.find(handle);
     if (found == rounds.end()) return make_error(BaseErrc::internal, "no such round");
-    RoundProgress progress;
-    progress.bytes_total = 100;
-    progress.bytes_done = 50;
-    progress.bytes_per_s = 25;
+    RoundView view;
+    view.progress.bytes_total = 100;
+    view.progress.bytes_done = 50;
+    view.progress.bytes_per_s = 25;
     if (fail.contains("transfer") && fail["transfer"] != 0) {
       if (fail["transfer"] > 0) --fail["transfer"];
-      progress.phase = RoundPhase::failed;
-      progress.error = fail_retry == Retry::later ? Error::from_errno(ECONNRESET, "transfer")
-                                                  : make_error(BaseErrc::internal, "transfer");
-      return progress;
+      view.ended = fail_retry == Retry::later ? Error::from_errno(ECONNRESET, "transfer")
+                                              : make_error(BaseErrc::internal, "transfer");
+      return view;
     }
     if (root_differs_once) {
       root_differs_once = false;
-      progress.phase = RoundPhase::failed;
-      progress.error = make_error(EngineErrc::root_mismatch, "source 1, target 2");
-      return progress;
+      view.ended = make_error(EngineErrc::root_mismatch, "source 1, target 2");
+      return view;
     }
-    if (found->second.polls_left-- > 0) return progress;
+    if (found->second.polls_left-- > 0) return view;
     const RoundRequest& request = found->second.request;
     Disk& target = disks[request.target.host + ":" + request.target.path];
     EXPECT_EQ(target.epoch, request.epoch);
     target.staged = read_source(request.source);
-    progress.phase = RoundPhase::succeeded;
-    progress.result.payload_bytes = 10;
-    progress.result.seconds = 0.1;
-    progress.result.root_digest_source = progress.result.root_digest_target = target.staged_root =
+    TransferStats stats;
+    stats.payload_bytes = 10;
+    stats.seconds = 0.1;
+    stats.root_digest_source = stats.root_digest_target = target.staged_root =
         request.sync == DataSync::for_down_time ? std::to_string(std::hash<std::string>{}(target.staged)) : "";
-    return progress;
+    view.ended = std::move(stats);
+    return view;
   }
   Result<void> cancel_round(RoundHandle handle) override {
     return act<void>("cancel-round", [&]() -> Result<void> {

@@ -230,7 +230,7 @@ TEST_F(ReverseSend, AStoppedTargetEndsItsStreamsAndTheNextOneGoesOn) {
   slow.staging = StagingChoice::undo;
   slow.limit_bytes_per_s = 8 * kMiB;
   std::atomic<bool> moving{false};
-  slow.progress = [&](const SendProgress& progress) { moving = moving || progress.bytes_done > 0; };
+  slow.progress = [&](const TransferProgress& progress) { moving = moving || progress.bytes_done > 0; };
   Result<SendResult> sent = make_error(BaseErrc::cancelled);
   std::thread sender([&] { sent = send_disk(slow, dial(), parts()); });
   while (!moving) std::this_thread::yield();
@@ -253,7 +253,7 @@ TEST_F(ReverseSend, AWithdrawnSendEndsAndTheTargetCanBeCancelled) {
   slow.limit_bytes_per_s = 8 * kMiB;
   std::atomic<bool> moving{false}, stop{false};
   slow.stop = &stop;
-  slow.progress = [&](const SendProgress& progress) { moving = moving || progress.bytes_done > 0; };
+  slow.progress = [&](const TransferProgress& progress) { moving = moving || progress.bytes_done > 0; };
   Result<SendResult> sent = make_error(BaseErrc::invalid_argument);
   std::thread sender([&] { sent = send_disk(slow, dial(), parts()); });
   while (!moving) std::this_thread::yield();

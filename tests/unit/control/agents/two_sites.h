@@ -144,29 +144,22 @@ class TwoSites : public ::testing::Test {
     request.epoch = epoch;
     return request;
   }
-  RoundProgress finish(const RoundRequest& request) {
-    auto handle = plane_->start_round(request);
-    if (!handle) {
-      ADD_FAILURE() << handle.error().to_string();
-      return {};
-    }
-    auto progress = wait_for(*handle);
-    plane_->forget_round(*handle);
-    return progress;
+  Result<TransferStats> finish(const RoundRequest& request) {
+    BH_TRY(const auto handle, plane_->start_round(request));
+    auto result = wait_for(handle);
+    plane_->forget_round(handle);
+    return result;
   }
-  RoundProgress wait_for(RoundHandle handle) {
+  Result<TransferStats> wait_for(RoundHandle handle) {
     while (true) {
-      auto progress = plane_->poll_round(handle);
-      if (!progress) {
-        ADD_FAILURE() << progress.error().to_string();
-        return {};
-      }
-      if (progress->phase != RoundPhase::running) return *progress;
+      BH_TRY(auto seen, plane_->poll_round(handle));
+      if (seen.ended) return std::move(*seen.ended);
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
   }
-  static std::string text(const RoundProgress& progress) {
-    return progress.error ? progress.error->to_string() : "phase " + std::to_string(static_cast<int>(progress.phase));
+  // Empty, or the error.
+  static std::string why_failed(const Result<TransferStats>& result) {
+    return result ? std::string() : result.error().to_string();
   }
 
   TemporaryDirectory directory_;

@@ -215,7 +215,7 @@ TEST_F(ServiceTest, ARunningTransferShowsBytesRateAndTimeLeft) {
   world.polls_of_a_round = 1000;
   auto id = service->planned_failover(kAdmin, "web", {}).value();
   ASSERT_TRUE(run_until([&] { return world.rounds.size() == 2 && job(id).tasks[1].progress.bytes_done != 0; }));
-  const Progress progress = job(id).tasks[1].progress;
+  const TransferProgress progress = job(id).tasks[1].progress;
   EXPECT_EQ(progress.bytes_total, 200u);
   EXPECT_EQ(progress.bytes_done, 100u);
   EXPECT_DOUBLE_EQ(progress.bytes_per_s, 50);

@@ -13,7 +13,7 @@ Job filled_job() {
   job.kind = JobKind::plan_planned_failover;
   job.state = JobState::suspended;
   job.item = "web";
-  job.tasks = {{TaskKind::replicate, TaskState::succeeded, 1, 2, 0.5, "detail", {10, 5, 2.5, 1}},
+  job.tasks = {{TaskKind::replicate, TaskState::succeeded, 1, 2, 0.5, "detail", {"", 10, 5, 0, 2.5, 1, ""}},
                {TaskKind::start_target}};
   job.current_task = 1;
   job.errors = {{"a.b", "cause", "fix", 3, true}};
