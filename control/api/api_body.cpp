@@ -121,7 +121,7 @@ Result<bool> read_commit(const boost::json::object& body) {
   return delete_disks;
 }
 
-Result<void> read_re_protect(const boost::json::object& body) {
+Result<void> read_reprotect(const boost::json::object& body) {
   return read_body(body, [&](TableReader& t) {
     std::optional<Direction> direction;
     read_direction(t, direction);

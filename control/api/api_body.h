@@ -21,7 +21,7 @@ struct TokenRequest {
 
 Result<PlannedFailoverRequest> read_planned_failover(const boost::json::object& body);
 Result<bool> read_commit(const boost::json::object& body);  // whether to delete the source's disks
-Result<void> read_re_protect(const boost::json::object& body);
+Result<void> read_reprotect(const boost::json::object& body);
 Result<void> read_remove(const boost::json::object& body);
 Result<std::string> read_resume(const boost::json::object& body);  // the comment
 Result<void> read_nothing(const boost::json::object& body);

@@ -121,7 +121,7 @@ Result<HttpResponse> item_preflight(ApiContext&, const ApiCall&);
 Result<HttpResponse> item_planned_failover(ApiContext&, const ApiCall&);
 Result<HttpResponse> item_commit(ApiContext&, const ApiCall&);
 Result<HttpResponse> item_cancel(ApiContext&, const ApiCall&);
-Result<HttpResponse> item_re_protect(ApiContext&, const ApiCall&);
+Result<HttpResponse> item_reprotect(ApiContext&, const ApiCall&);
 Result<HttpResponse> list_jobs(ApiContext&, const ApiCall&);  // api_jobs.cpp
 Result<HttpResponse> get_job(ApiContext&, const ApiCall&);
 Result<HttpResponse> resume_job(ApiContext&, const ApiCall&);
@@ -136,7 +136,7 @@ Result<HttpResponse> patch_plan(ApiContext&, const ApiCall&);
 Result<HttpResponse> remove_plan(ApiContext&, const ApiCall&);
 Result<HttpResponse> plan_planned_failover(ApiContext&, const ApiCall&);
 Result<HttpResponse> plan_commit(ApiContext&, const ApiCall&);
-Result<HttpResponse> plan_re_protect(ApiContext&, const ApiCall&);
+Result<HttpResponse> plan_reprotect(ApiContext&, const ApiCall&);
 Result<HttpResponse> list_tokens(ApiContext&, const ApiCall&);  // api_admin.cpp
 Result<HttpResponse> put_token(ApiContext&, const ApiCall&);
 Result<HttpResponse> remove_token(ApiContext&, const ApiCall&);

@@ -145,10 +145,10 @@ Result<HttpResponse> item_cancel(ApiContext& context, const ApiCall& call) {
   return accepted(call, "failoverCancel", job);
 }
 
-Result<HttpResponse> item_re_protect(ApiContext& context, const ApiCall& call) {
+Result<HttpResponse> item_reprotect(ApiContext& context, const ApiCall& call) {
   BH_RETURN_IF_ERROR(check_place(call));
-  BH_RETURN_IF_ERROR(read_re_protect(call.body));
-  BH_TRY(const auto job, context.service.re_protect(call.actor, call.at("item")));
+  BH_RETURN_IF_ERROR(read_reprotect(call.body));
+  BH_TRY(const auto job, context.service.reprotect(call.actor, call.at("item")));
   return accepted(call, "reProtect", job);
 }
 

@@ -70,9 +70,9 @@ Result<HttpResponse> plan_commit(ApiContext& context, const ApiCall& call) {
   BH_TRY(const auto job, context.service.plan_commit(call.actor, call.at("plan"), delete_disks));
   return accepted(call, "failoverCommit", job);
 }
-Result<HttpResponse> plan_re_protect(ApiContext& context, const ApiCall& call) {
-  BH_RETURN_IF_ERROR(read_re_protect(call.body));
-  BH_TRY(const auto job, context.service.plan_re_protect(call.actor, call.at("plan")));
+Result<HttpResponse> plan_reprotect(ApiContext& context, const ApiCall& call) {
+  BH_RETURN_IF_ERROR(read_reprotect(call.body));
+  BH_TRY(const auto job, context.service.plan_reprotect(call.actor, call.at("plan")));
   return accepted(call, "reProtect", job);
 }
 

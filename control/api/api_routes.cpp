@@ -43,7 +43,7 @@ constexpr ApiRoute kRoutes[] = {
      "CommitInput", false, "", "200:Item 202"},
     {"POST", kTree, "ITEM/failoverCancel", kOperator, item_cancel, "item.failoverCancel",
      "Cancel the failover, or undo it until it is committed", "EmptyInput", false, "", "202"},
-    {"POST", kTree, "ITEM/reProtect", kOperator, item_re_protect, "item.reProtect",
+    {"POST", kTree, "ITEM/reProtect", kOperator, item_reprotect, "item.reProtect",
      "Reverse replicate: protect the VM from its primary site", "ReProtectInput", false, "", "202"},
 
     {"GET", kTree, "replicationJobs", kReader, list_jobs, "job.list", "Jobs, newest first", "", false,
@@ -76,7 +76,7 @@ constexpr ApiRoute kRoutes[] = {
      "202"},
     {"POST", kTree, "replicationRecoveryPlans/{plan}/failoverCommit", kOperator, plan_commit, "plan.failoverCommit",
      "Commit all items of a plan", "CommitInput", false, "", "202"},
-    {"POST", kTree, "replicationRecoveryPlans/{plan}/reProtect", kOperator, plan_re_protect, "plan.reProtect",
+    {"POST", kTree, "replicationRecoveryPlans/{plan}/reProtect", kOperator, plan_reprotect, "plan.reProtect",
      "Reverse replicate all items of a plan", "ReProtectInput", false, "", "202"},
 
     {"GET", kV1, "tokens", kAdminRole, list_tokens, "token.list", "Tokens, without their secrets", "", false,

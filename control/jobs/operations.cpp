@@ -154,7 +154,7 @@ Result<bool> start_cancel(Transaction& transaction, std::string_view id, const S
 
 Result<void> start_reprotect(Transaction& transaction, std::string_view id, const Start& start) {
   BH_TRY(Item * item, transaction.item(id));
-  BH_RETURN_IF_ERROR(require_verb(*item, ItemVerb::re_protect));
+  BH_RETURN_IF_ERROR(require_verb(*item, ItemVerb::reprotect));
   for (const auto& disk : item->recovery.disks)
     if (is_nbd_uri(disk.path))
       return make_error(NbdErrc::read_only, fmt::format("disk {} at the recovery site of item {}", disk.name, id));

@@ -279,10 +279,10 @@ Result<std::string> Service::failover_cancel(const Actor& actor, std::string_vie
   return job;
 }
 
-Result<std::string> Service::re_protect(const Actor& actor, std::string_view id) {
+Result<std::string> Service::reprotect(const Actor& actor, std::string_view id) {
   auto& s = *state_;
   BH_TRY(Start start, s.new_start(actor));
-  BH_RETURN_IF_ERROR(s.verb(actor, required_role(ItemVerb::re_protect), to_string(ItemVerb::re_protect),
+  BH_RETURN_IF_ERROR(s.verb(actor, required_role(ItemVerb::reprotect), to_string(ItemVerb::reprotect),
                             "item/" + std::string(id),
                             [&](Transaction& transaction) { return start_reprotect(transaction, id, start); }));
   return start.job_id;

@@ -92,7 +92,7 @@ class Service {
   Result<std::string> failover_commit(const Actor& actor, std::string_view item, bool delete_source_disks = false);
   Result<std::string> failover_cancel(const Actor& actor,
                                       std::string_view item);  // cancels the job, or undoes until commit
-  Result<std::string> re_protect(const Actor& actor, std::string_view item);
+  Result<std::string> reprotect(const Actor& actor, std::string_view item);
 
   Result<std::vector<Job>> list_jobs(const JobFilter& filter = {});  // newest first
   Result<Job> get_job(std::string_view id);                          // with live progress
@@ -108,7 +108,7 @@ class Service {
   Result<std::string> plan_planned_failover(const Actor& actor, std::string_view plan,
                                             const PlannedFailoverRequest& request);
   Result<std::string> plan_commit(const Actor& actor, std::string_view plan, bool delete_source_disks = false);
-  Result<std::string> plan_re_protect(const Actor& actor, std::string_view plan);
+  Result<std::string> plan_reprotect(const Actor& actor, std::string_view plan);
   Result<std::vector<std::string_view>> allowed_plan_operations(const RecoveryPlan& plan);
 
   // Token: "bh_<id>_<secret>". Only the hash is stored.

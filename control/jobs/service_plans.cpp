@@ -168,14 +168,14 @@ Result<std::string> Service::plan_commit(const Actor& actor, std::string_view id
   return start.job_id;
 }
 
-Result<std::string> Service::plan_re_protect(const Actor& actor, std::string_view id) {
+Result<std::string> Service::plan_reprotect(const Actor& actor, std::string_view id) {
   auto& s = *state_;
   BH_TRY(Start start, s.new_start(actor));
   auto accepted = s.verb(actor, Role::operator_, "plan.reProtect", "plan/" + std::string(id),
                          [&](Transaction& transaction) -> Result<void> {
                            BH_TRY(const RecoveryPlan* plan, transaction.plan(id));
                            BH_TRY(auto items, items_of(s.records, *plan));
-                           BH_RETURN_IF_ERROR(require_items(items, ItemVerb::re_protect));
+                           BH_RETURN_IF_ERROR(require_items(items, ItemVerb::reprotect));
                            return start_plan_job(transaction, id, JobKind::plan_reprotect, start, {}, false);
                          });
   BH_RETURN_IF_ERROR(std::move(accepted));
@@ -189,7 +189,7 @@ Result<std::vector<std::string_view>> Service::allowed_plan_operations(const Rec
   }
   BH_TRY(auto items, items_of(state_->records, plan));
   std::vector<std::string_view> names;
-  for (ItemVerb verb : {ItemVerb::planned_failover, ItemVerb::failover_commit, ItemVerb::re_protect})
+  for (ItemVerb verb : {ItemVerb::planned_failover, ItemVerb::failover_commit, ItemVerb::reprotect})
     if (!items.empty() && require_items(items, verb)) names.push_back(operation_name(verb));
   return names;
 }

@@ -48,7 +48,7 @@ enum class ItemVerb : std::uint8_t {
   planned_failover,
   failover_commit,
   failover_cancel,
-  re_protect,
+  reprotect,
   update,
   remove,
   preflight

@@ -76,7 +76,7 @@ void read_bodies(std::string_view text) {
   require(again && *again == *body);
   explained(read_planned_failover(*body));
   explained(read_commit(*body));
-  explained(read_re_protect(*body));
+  explained(read_reprotect(*body));
   explained(read_remove(*body));
   explained(read_resume(*body));
   explained(read_nothing(*body));

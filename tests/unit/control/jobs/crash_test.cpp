@@ -56,7 +56,7 @@ void run_circle(Bench& bench, DataSync sync) {
   run(bench, say(bench, [&] { return bench.service->failover_commit(kAdmin, "web").value(); }));
   ASSERT_EQ(world.vm("", "web").power, PowerState::absent);
   world.write("hv1", "web", "web-os", "+3");
-  run(bench, say(bench, [&] { return bench.service->re_protect(kAdmin, "web").value(); }));
+  run(bench, say(bench, [&] { return bench.service->reprotect(kAdmin, "web").value(); }));
   world.write("hv1", "web", "web-os", "+4");
   bench.run_until([] { return false; }, 400);
   ASSERT_EQ(world.disk("", "/r/web-os").content, os + "+3+4");

@@ -354,7 +354,7 @@ TEST_F(Failback, TheWholeCircleClosesAndCyclesKeepTheLagSmall) {
   ASSERT_TRUE(run_until_job(start(at_once()), JobState::succeeded));
   ASSERT_TRUE(run_until_job(service->failover_commit(kAdmin, "web").value(), JobState::succeeded));
   world.write("hv1", "web", "web-os", " at home");
-  auto reprotect = service->re_protect(kAdmin, "web");
+  auto reprotect = service->reprotect(kAdmin, "web");
   ASSERT_TRUE(reprotect);
   ASSERT_TRUE(run_until_job(*reprotect, JobState::succeeded)) << errors_of(*reprotect);
   EXPECT_EQ(state("web"), ItemState::protected_);
@@ -399,7 +399,7 @@ TEST_F(Failback, TheWholeCircleClosesAndCyclesKeepTheLagSmall) {
 TEST_F(Failback, ACycleThatFailsIsShownAndTriedAgain) {
   ASSERT_TRUE(run_until_job(start(full_request()), JobState::succeeded));
   ASSERT_TRUE(run_until_job(service->failover_commit(kAdmin, "web").value(), JobState::succeeded));
-  ASSERT_TRUE(run_until_job(service->re_protect(kAdmin, "web").value(), JobState::succeeded));
+  ASSERT_TRUE(run_until_job(service->reprotect(kAdmin, "web").value(), JobState::succeeded));
   world.fail = {{"transfer", 4}};
   ASSERT_TRUE(run_until([&] { return !item("web").last_error.empty(); }));
   EXPECT_EQ(state("web"), ItemState::protected_);
@@ -438,7 +438,7 @@ TEST_F(Failback, UndoOfAnAlternateLocationGivesTheItemItsOwnPrimaryBack) {
 TEST_F(Failback, CancelOnTheWayToTheRecoverySiteLeadsBackToProtected) {
   ASSERT_TRUE(run_until_job(start(full_request()), JobState::succeeded));
   ASSERT_TRUE(run_until_job(service->failover_commit(kAdmin, "web").value(), JobState::succeeded));
-  ASSERT_TRUE(run_until_job(service->re_protect(kAdmin, "web").value(), JobState::succeeded));
+  ASSERT_TRUE(run_until_job(service->reprotect(kAdmin, "web").value(), JobState::succeeded));
   world.polls_of_a_round = 1'000'000;
   auto id = service->planned_failover(kAdmin, "web", {}).value();
   ASSERT_TRUE(run_until([&] { return job(id).target_touched; })) << errors_of(id);
@@ -465,7 +465,7 @@ TEST_F(Failback, CancelOfTheFirstReplicationKeepsTheBaseAsItWas) {
   ASSERT_TRUE(run_until_job(service->failover_commit(kAdmin, "web").value(), JobState::succeeded));
   world.write("hv1", "web", "web-os", " more");
   world.polls_of_a_round = 1'000'000;
-  auto id = service->re_protect(kAdmin, "web").value();
+  auto id = service->reprotect(kAdmin, "web").value();
   ASSERT_TRUE(run_until([&] { return world.rounds.size() == 2; })) << errors_of(id);
   ASSERT_TRUE(service->cancel_job(kAdmin, id));
   ASSERT_TRUE(run_until_job(id, JobState::cancelled)) << errors_of(id);
@@ -473,7 +473,7 @@ TEST_F(Failback, CancelOfTheFirstReplicationKeepsTheBaseAsItWas) {
   EXPECT_EQ(world.disk("", "/r/web-os").content, "new os");
   EXPECT_TRUE(world.snapshots.empty());
   world.polls_of_a_round = 1;
-  id = service->re_protect(kAdmin, "web").value();
+  id = service->reprotect(kAdmin, "web").value();
   ASSERT_TRUE(run_until_job(id, JobState::succeeded)) << errors_of(id);
   EXPECT_FALSE(world.requests.back().changed) << "the trackers were forgotten with the cancel";
   EXPECT_EQ(world.disk("", "/r/web-os").content, "new os more");

@@ -69,7 +69,7 @@ TEST_F(PlanTest, ItemsWaitTogetherGoDownInReverseAndComeUpInOrder) {
 
   ASSERT_TRUE(run_until_job(service->plan_commit(kAdmin, "shop").value(), JobState::succeeded));
   EXPECT_TRUE(all_in(ItemState::planned_failover_committed));
-  ASSERT_TRUE(run_until_job(service->plan_re_protect(kAdmin, "shop").value(), JobState::succeeded));
+  ASSERT_TRUE(run_until_job(service->plan_reprotect(kAdmin, "shop").value(), JobState::succeeded));
   EXPECT_TRUE(all_in(ItemState::protected_));
 }
 

@@ -65,7 +65,7 @@ TEST_F(ServiceTest, EveryVerbInEveryStateIsAllowedOrRefusedAsTheTableSaysAndARef
         case ItemVerb::planned_failover: note(service->planned_failover(kAdmin, "web", {})); break;
         case ItemVerb::failover_commit: note(service->failover_commit(kAdmin, "web")); break;
         case ItemVerb::failover_cancel: note(service->failover_cancel(kAdmin, "web")); break;
-        case ItemVerb::re_protect: note(service->re_protect(kAdmin, "web")); break;
+        case ItemVerb::reprotect: note(service->reprotect(kAdmin, "web")); break;
         case ItemVerb::update: note(service->put_item(kAdmin, make_item("web"))); break;
         case ItemVerb::remove: note(service->remove_item(kAdmin, "web")); break;
         case ItemVerb::preflight: note(service->preflight(kAdmin, "web", {})); break;
@@ -306,14 +306,14 @@ TEST_F(ServiceTest, ADiskThatIsOnlyExportedFailsBackAndIsNoTargetOfReverseReplic
   ASSERT_TRUE(run_until_job(job_id, JobState::succeeded)) << errors_of(job_id);
   EXPECT_EQ(world.disk("hv1", "web-os").content, "new os");
   ASSERT_TRUE(run_until_job(service->failover_commit(kAdmin, "web").value(), JobState::succeeded));
-  const auto refused = service->re_protect(kAdmin, "web");
+  const auto refused = service->reprotect(kAdmin, "web");
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error(), NbdErrc::read_only) << refused.error().to_string();
   EXPECT_NE(refused.error().cause().find("disk os"), std::string::npos);
   EXPECT_EQ(state("web"), ItemState::planned_failover_committed);
   declared.recovery.disks[0].path = file;
   ASSERT_TRUE(service->put_item(kAdmin, declared, {}));
-  ASSERT_TRUE(run_until_job(service->re_protect(kAdmin, "web").value(), JobState::succeeded));
+  ASSERT_TRUE(run_until_job(service->reprotect(kAdmin, "web").value(), JobState::succeeded));
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ TEST(StartBase, WhatTheTrackerMissedBeforeTheStartIsNotLeftToIt) {
     EXPECT_TRUE(bench.item("web").start_roots.empty());
     ASSERT_TRUE(bench.run_until_job(bench.service->failover_commit(kAdmin, "web").value(), JobState::succeeded));
     bench.world.write("hv1", "web", "web-os", " at home");
-    ASSERT_TRUE(bench.run_until_job(bench.service->re_protect(kAdmin, "web").value(), JobState::succeeded));
+    ASSERT_TRUE(bench.run_until_job(bench.service->reprotect(kAdmin, "web").value(), JobState::succeeded));
     EXPECT_FALSE(bench.world.requests.back().changed) << "digests find the changes";
   }
 }
@@ -40,7 +40,7 @@ TEST(StartBase, AKeptDiskThatIsNotWhatTheVmWasStartedFromIsComparedAsAWhole) {
   EXPECT_EQ(bench.item("web").start_roots.size(), 2u);
   bench.world.root_differs_once = true;
   const auto before = bench.world.requests.size();
-  const auto job = bench.service->re_protect(kAdmin, "web").value();
+  const auto job = bench.service->reprotect(kAdmin, "web").value();
   ASSERT_TRUE(bench.run_until_job(job, JobState::succeeded)) << bench.errors_of(job);
   EXPECT_TRUE(bench.world.requests[before].changed);
   EXPECT_EQ(bench.world.requests[before].verify, "full") << "it proves that it is the base";

@@ -151,7 +151,7 @@ TEST(Phases, AllowedOperationsPromiseExactlyWhatTheVerbTableAllows) {
     auto state = static_cast<ItemState>(i);
     auto names = allowed_operations(state);
     for (auto verb : {ItemVerb::planned_failover, ItemVerb::failover_commit, ItemVerb::failover_cancel,
-                      ItemVerb::re_protect, ItemVerb::remove})
+                      ItemVerb::reprotect, ItemVerb::remove})
       EXPECT_EQ(std::find(names.begin(), names.end(), operation_name(verb)) != names.end(), is_allowed(verb, state));
   }
   EXPECT_EQ(planned_failover_direction(ItemState::failover_committed), Direction::recovery_to_primary);
