@@ -126,7 +126,7 @@ void complete_task(Transaction& transaction, Job& job, Item* item, std::int64_t 
 }
 
 void begin_rollback(Transaction& transaction, Job& job, Item* item, std::int64_t now_unix_s,
-                    const std::string& spare_id) {
+                    const std::string& spare_id, std::chrono::seconds minute) {
   set_state(job, JobState::in_progress);
   for (std::size_t i = job.current_task; i < job.tasks.size(); ++i) {
     Task& task = job.tasks[i];
@@ -138,7 +138,7 @@ void begin_rollback(Transaction& transaction, Job& job, Item* item, std::int64_t
   const auto rollback = rollback_tasks(job.kind);
   if (rollback.empty()) {
     end_job(job, JobState::cancelled, now_unix_s);
-    if (item != nullptr) end_item(transaction, job, *item, now_unix_s, spare_id, std::chrono::seconds(60));
+    if (item != nullptr) end_item(transaction, job, *item, now_unix_s, spare_id, minute);
     return;
   }
   job.current_task = static_cast<std::uint32_t>(job.tasks.size());

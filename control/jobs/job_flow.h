@@ -19,11 +19,11 @@ void enter_task(Job& job, std::int64_t now_unix_s);
 // Ends the current task: begins the next one, or ends the job and sets its item's state (`item` null for a plan job).
 // `spare_id` is for a replication job, which the end of a job may call for; `minute`: Pace::minute.
 void complete_task(Transaction& transaction, Job& job, Item* item, std::int64_t now_unix_s, const std::string& spare_id,
-                   std::chrono::seconds minute = std::chrono::seconds(60));
+                   std::chrono::seconds minute);
 
 // Lets a recorded cancel take effect: the rollback tasks replace what is left.
 void begin_rollback(Transaction& transaction, Job& job, Item* item, std::int64_t now_unix_s,
-                    const std::string& spare_id);
+                    const std::string& spare_id, std::chrono::seconds minute);
 
 void fail_job(Job& job, Item* item, JobError error);
 void note_error(Job& job, JobError error);

@@ -211,7 +211,7 @@ Result<Clock::Duration> Runner::step_job(JobContext& c) {
     }
     BH_TRY(std::string spare_id, c.new_job_id());
     BH_RETURN_IF_ERROR(c.update_with([&](Transaction& transaction, Job& job, Item* item) -> Result<void> {
-      if (!job.rolling_back) begin_rollback(transaction, job, item, c.now_unix_s(), spare_id);
+      if (!job.rolling_back) begin_rollback(transaction, job, item, c.now_unix_s(), spare_id, c.pace.minute);
       return {};
     }));
     return has_ended(c.job.state) ? kNever : c.services.clock.now();
