@@ -79,9 +79,9 @@ boost::json::object to_json(const SendResult& result) {
   fields(put, result.stats);
   shape.erase("verify_seconds");  // a job's alone
   put("epoch", result.epoch), put("retries", result.retries);
-  shape["format"] = result.format;
-  shape["staging"] = result.staging;
-  shape["compared_by"] = result.compared_by;
+  shape["format"] = to_string(result.format);
+  shape["staging"] = to_string(result.staging);
+  shape["compared_by"] = result.compared_by ? to_string(*result.compared_by) : "nothing";
   return shape;
 }
 
@@ -94,8 +94,8 @@ void print_text(const SendResult& result) {
              bytes(stats.wire_bytes), stats.seconds,
              human_bytes(static_cast<double>(stats.disk_bytes) / std::max(stats.seconds, 1e-3)));
   if (stats.resumed_bytes > 0) fmt::print("{} were kept from an earlier run\n", bytes(stats.resumed_bytes));
-  fmt::print("format {}, staging {}\nroot digest source {}\nroot digest target {}\n", result.format, result.staging,
-             stats.root_digest_source.empty() ? "-" : stats.root_digest_source,
+  fmt::print("format {}, staging {}\nroot digest source {}\nroot digest target {}\n", to_string(result.format),
+             to_string(result.staging), stats.root_digest_source.empty() ? "-" : stats.root_digest_source,
              stats.root_digest_target.empty() ? "- (not computed)" : stats.root_digest_target);
 }
 

@@ -14,6 +14,7 @@ namespace json_fields {
 inline std::optional<SyncMode> parse(Tag<SyncMode>, std::string_view text) { return parse_sync_mode(text); }
 inline std::optional<VerifyMode> parse(Tag<VerifyMode>, std::string_view text) { return parse_verify_mode(text); }
 inline std::optional<DiskFormat> parse(Tag<DiskFormat>, std::string_view text) { return parse_disk_format(text); }
+inline std::optional<StagingKind> parse(Tag<StagingKind>, std::string_view text) { return parse_staging_kind(text); }
 inline std::optional<CompressMode> parse(Tag<CompressMode>, std::string_view text) { return parse_compress_mode(text); }
 
 }  // namespace json_fields

@@ -1,4 +1,4 @@
-// Commit, undo and rollback, Reverse Replicate.
+// Commit, undo and rollback, reprotect.
 #include <spdlog/spdlog.h>
 #include <boost/json.hpp>
 

@@ -115,7 +115,7 @@ Result<OpenRequest> open_request_from_json(const json::object& body) {
 json::object to_json(const OpenedSession& opened) {
   json::object body{{"session", opened.session},           {"epoch", opened.epoch},
                     {"transfer", opened.transfer},         {"size", opened.size},
-                    {"format", to_string(opened.format)},  {"staging", opened.staging},
+                    {"format", to_string(opened.format)},  {"staging", to_string(opened.staging)},
                     {"had_old_disk", opened.had_old_disk}, {"resumed", opened.resumed},
                     {"compare", opened.compare},           {"blank", opened.blank}};
   if (opened.keyed) body["keyed"] = true;
@@ -131,7 +131,7 @@ Result<OpenedSession> opened_from_json(const json::object& body) {
   BH_TRY(opened.transfer, number_field(body, "transfer"));
   BH_TRY(opened.size, number_field(body, "size"));
   BH_TRY(opened.format, word_field(body, "format", parse_disk_format));
-  BH_TRY(opened.staging, text_field(body, "staging", 32));
+  BH_TRY(opened.staging, word_field(body, "staging", parse_staging_kind));
   BH_TRY(opened.had_old_disk, bool_field(body, "had_old_disk"));
   BH_TRY(opened.resumed, bool_field(body, "resumed"));
   BH_TRY(opened.compare, bool_field(body, "compare"));

@@ -1,69 +1,54 @@
 #include "dataplane/protocol/transfer.h"
 
 namespace backhaul {
+namespace {
 
-std::string_view to_string(SyncMode mode) noexcept { return mode == SyncMode::delta ? "delta" : "full"; }
+constexpr std::string_view kSyncModes[] = {"delta", "full"};
+constexpr std::string_view kVerifyModes[] = {"none", "written", "full"};
+constexpr std::string_view kStagingChoices[] = {"auto", "clone", "undo"};
+constexpr std::string_view kStagingKinds[] = {"fresh", "clone", "undo", "undo-in-place"};
+constexpr std::string_view kComparedBy[] = {"sha256", "gmac"};
+constexpr std::string_view kTargetStates[] = {"absent", "plain", "staged", "swapped"};
 
-std::string_view to_string(VerifyMode mode) noexcept {
-  switch (mode) {
-    case VerifyMode::none: return "none";
-    case VerifyMode::written: return "written";
-    case VerifyMode::full: return "full";
-  }
-  return "?";
+// `first`: the enum's value of the first word.
+template <class E, std::size_t Count>
+std::string_view word_of(E value, const std::string_view (&words)[Count], std::size_t first = 0) {
+  const auto index = static_cast<std::size_t>(value) - first;
+  return index < Count ? words[index] : "?";
+}
+template <class E, std::size_t Count>
+std::optional<E> find_word(std::string_view text, const std::string_view (&words)[Count], std::size_t first = 0) {
+  for (std::size_t i = 0; i < Count; ++i)
+    if (words[i] == text) return static_cast<E>(i + first);
+  return std::nullopt;
 }
 
-std::string_view to_string(StagingChoice choice) noexcept {
-  switch (choice) {
-    case StagingChoice::automatic: return "auto";
-    case StagingChoice::clone: return "clone";
-    case StagingChoice::undo: return "undo";
-  }
-  return "?";
-}
+}  // namespace
 
-std::string_view to_string(CompareBy compare) noexcept { return compare == CompareBy::gmac ? "gmac" : "sha256"; }
+std::string_view to_string(SyncMode mode) noexcept { return word_of(mode, kSyncModes); }
+std::string_view to_string(VerifyMode mode) noexcept { return word_of(mode, kVerifyModes); }
+std::string_view to_string(StagingChoice choice) noexcept { return word_of(choice, kStagingChoices); }
+std::string_view to_string(StagingKind kind) noexcept { return word_of(kind, kStagingKinds, 1); }
+std::string_view to_string(CompareBy compare) noexcept { return word_of(compare, kComparedBy); }
+std::string_view to_string(TargetState state) noexcept { return word_of(state, kTargetStates); }
 
 std::optional<SyncMode> parse_sync_mode(std::string_view text) noexcept {
-  if (text == "delta") return SyncMode::delta;
-  if (text == "full") return SyncMode::full;
-  return std::nullopt;
+  return find_word<SyncMode>(text, kSyncModes);
 }
-
 std::optional<VerifyMode> parse_verify_mode(std::string_view text) noexcept {
-  if (text == "none") return VerifyMode::none;
-  if (text == "written") return VerifyMode::written;
-  if (text == "full") return VerifyMode::full;
-  return std::nullopt;
+  return find_word<VerifyMode>(text, kVerifyModes);
 }
-
 std::optional<StagingChoice> parse_staging_choice(std::string_view text) noexcept {
-  if (text == "auto") return StagingChoice::automatic;
-  if (text == "clone") return StagingChoice::clone;
-  if (text == "undo") return StagingChoice::undo;
-  return std::nullopt;
+  return find_word<StagingChoice>(text, kStagingChoices);
 }
-
+std::optional<StagingKind> parse_staging_kind(std::string_view text) noexcept {
+  return find_word<StagingKind>(text, kStagingKinds, 1);
+}
 std::optional<CompareBy> parse_compare_by(std::string_view text) noexcept {
-  if (text == "sha256") return CompareBy::sha256;
-  if (text == "gmac") return CompareBy::gmac;
-  return std::nullopt;
+  return find_word<CompareBy>(text, kComparedBy);
 }
-
-std::string_view to_string(TargetState state) noexcept {
-  switch (state) {
-    case TargetState::absent: return "absent";
-    case TargetState::plain: return "plain";
-    case TargetState::staged: return "staged";
-    case TargetState::swapped: return "swapped";
-  }
-  return "?";
-}
-
 std::optional<TargetState> parse_target_state(std::string_view text) noexcept {
-  for (const auto state : {TargetState::absent, TargetState::plain, TargetState::staged, TargetState::swapped})
-    if (text == to_string(state)) return state;
-  return std::nullopt;
+  return find_word<TargetState>(text, kTargetStates);
 }
 
 }  // namespace backhaul

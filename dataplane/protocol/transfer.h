@@ -14,16 +14,25 @@ namespace backhaul {
 
 enum class SyncMode { delta, full };
 enum class VerifyMode { none, written, full };
-enum class StagingChoice { automatic, clone, undo };
+enum class StagingChoice { automatic, clone, undo };  // what is wished for
+// What it became; the numbers stand in journals.
+enum class StagingKind : std::uint8_t {
+  fresh = 1,      // a new file; the old disk, if any, keeps its name until the swap
+  clone,          // a reflink copy, written in place; the old disk keeps its name until the swap
+  undo,           // the old disk itself, moved to the staged name, with an undo log
+  undo_in_place,  // the same for a block device, which cannot be moved
+};
 enum class CompareBy { sha256, gmac };
 
 std::string_view to_string(SyncMode mode) noexcept;
 std::string_view to_string(VerifyMode mode) noexcept;
 std::string_view to_string(StagingChoice choice) noexcept;
+std::string_view to_string(StagingKind kind) noexcept;
 std::string_view to_string(CompareBy compare) noexcept;
 std::optional<SyncMode> parse_sync_mode(std::string_view text) noexcept;
 std::optional<VerifyMode> parse_verify_mode(std::string_view text) noexcept;
 std::optional<StagingChoice> parse_staging_choice(std::string_view text) noexcept;
+std::optional<StagingKind> parse_staging_kind(std::string_view text) noexcept;
 std::optional<CompareBy> parse_compare_by(std::string_view text) noexcept;
 
 inline constexpr std::uint32_t kMaxLanes = 16;
@@ -87,7 +96,7 @@ struct OpenedSession {
   std::uint64_t transfer = 0;  // the same for all runs of one transfer
   std::uint64_t size = 0;      // the target disk's size: the source pads to it with zeros (less than one sector)
   DiskFormat format = DiskFormat::raw;
-  std::string staging;
+  StagingKind staging = StagingKind::fresh;
   bool had_old_disk = false;
   bool resumed = false;  // an unfinished transfer goes on
   bool compare = false;  // the source must ask for digests (delta, or a resumed full)

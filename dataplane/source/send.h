@@ -51,8 +51,9 @@ struct SendRequest {
 struct SendResult {
   TransferStats stats;
   std::uint64_t epoch = 0;
-  std::string format, staging;
-  std::string compared_by;  // to_string(CompareBy), or "nothing"
+  DiskFormat format = DiskFormat::raw;  // of the target
+  StagingKind staging = StagingKind::fresh;
+  std::optional<CompareBy> compared_by;  // nothing: it was not compared
   std::uint32_t retries = 0;
   std::shared_ptr<const DiskDigests> digests;  // with keep_digests, for the next round's `base`; null: not all known
 };

@@ -248,10 +248,9 @@ class SendAttempt {
     result.stats.verify_seconds = std::chrono::duration<double>(verifying).count();
     result.stats.root_digest_source = root;
     result.stats.root_digest_target = finished.root_digest;
-    result.format = to_string(opened_.format);
+    result.format = opened_.format;
     result.staging = opened_.staging;
-    const auto compared = opened_.keyed ? CompareBy::gmac : CompareBy::sha256;
-    result.compared_by = opened_.compare ? to_string(compared) : "nothing";
+    if (opened_.compare) result.compared_by = opened_.keyed ? CompareBy::gmac : CompareBy::sha256;
     result.retries = send_.retries;
     if (send_.request.keep_digests)
       if (auto digests = send_.session->take_digests())

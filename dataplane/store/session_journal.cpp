@@ -138,16 +138,6 @@ std::string_view to_string(SessionState state) noexcept {
   return "?";
 }
 
-std::string_view to_string(StagingKind kind) noexcept {
-  switch (kind) {
-    case StagingKind::fresh: return "fresh";
-    case StagingKind::clone: return "clone";
-    case StagingKind::undo: return "undo";
-    case StagingKind::undo_in_place: return "undo-in-place";
-  }
-  return "?";
-}
-
 bool may_follow(SessionState from, SessionState to) noexcept {
   const auto row = static_cast<unsigned>(from) - 1, column = static_cast<unsigned>(to) - 1;
   return row < kStates && column < kStates && kAllowed[row][column];

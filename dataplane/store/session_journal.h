@@ -12,6 +12,7 @@
 #include "checksum/block_digest.h"
 #include "dataplane/disk/disk.h"
 #include "dataplane/disk/io.h"
+#include "dataplane/protocol/transfer.h"
 
 namespace backhaul {
 
@@ -30,14 +31,6 @@ enum class SessionState : std::uint8_t {
 std::string_view to_string(SessionState state) noexcept;
 // The state table: whether a record with state `to` may come after one with state `from`.
 bool may_follow(SessionState from, SessionState to) noexcept;
-
-enum class StagingKind : std::uint8_t {
-  fresh = 1,      // a new file; the old disk, if any, keeps its name until the swap
-  clone,          // a reflink copy, written in place; the old disk keeps its name until the swap
-  undo,           // the old disk itself, moved to the staged name, with an undo log
-  undo_in_place,  // the same for a block device, which cannot be moved
-};
-std::string_view to_string(StagingKind kind) noexcept;
 
 struct SessionRecord {
   SessionState state = SessionState::preparing;

@@ -93,8 +93,8 @@ Result<void> HostProtocol::serve_control(ControlChannel& channel, const boost::j
     return answer(channel, FrameType::opened, to_json(opened), opened.epoch);
   }
   spdlog::info("{}: disk {} opened by {}, {} bytes, {}, staging {}, epoch {}{}", opened.session, request.disk,
-               channel.stream().peer_name(), opened.size, to_string(request.sync), opened.staging, opened.epoch,
-               opened.resumed ? ", resumed" : "");
+               channel.stream().peer_name(), opened.size, to_string(request.sync), to_string(opened.staging),
+               opened.epoch, opened.resumed ? ", resumed" : "");
   BH_RETURN_IF_ERROR(channel.send(FrameType::opened, to_json(opened), opened.epoch, kSendTimeout));
   while (true) {
     if (session->revoked()) return session->revoked_error();

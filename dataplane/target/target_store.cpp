@@ -69,7 +69,7 @@ OpenedSession finished_answer(const SessionRecord& record) {
   opened.transfer = record.transfer;
   opened.size = record.disk_size;
   opened.format = record.format;
-  opened.staging = to_string(record.staging);
+  opened.staging = record.staging;
   opened.had_old_disk = record.had_old_disk;
   if (record.root) opened.root_digest = to_hex(*record.root);
   return opened;
@@ -150,7 +150,7 @@ Result<SessionUse> TargetStore::open(const OpenRequest& request, std::chrono::mi
   opened.transfer = session->record().transfer;
   opened.size = session->disk().size();
   opened.format = session->disk().format();
-  opened.staging = to_string(session->record().staging);
+  opened.staging = session->record().staging;
   opened.had_old_disk = session->record().had_old_disk;
   opened.resumed = session->resumed();
   opened.compare = session->compare();

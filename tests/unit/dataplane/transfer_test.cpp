@@ -97,7 +97,7 @@ TEST(Transfer, ADeltaSendsTheBlocksThatDifferAndNoOthers) {
         Checked checked;
         send_and_check(sites, options_for(sites.random, std::nullopt), pattern.content, checked);
         EXPECT_EQ(checked.outcome.opened.format, *format);
-        EXPECT_EQ(checked.outcome.opened.staging, reflink ? "clone" : "undo");
+        EXPECT_EQ(checked.outcome.opened.staging, reflink ? StagingKind::clone : StagingKind::undo);
         // Hole runs are zeroed by the target itself, which counts them.
         EXPECT_EQ(checked.blocks_changed, blocks_that_differ(old, pattern.content));
       }

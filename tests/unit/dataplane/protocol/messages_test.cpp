@@ -33,7 +33,7 @@ OpenedSession some_opened() {
   opened.epoch = 78;
   opened.size = 512;
   opened.format = DiskFormat::vhdx;
-  opened.staging = "undo-in-place";
+  opened.staging = StagingKind::undo_in_place;
   opened.had_old_disk = opened.resumed = opened.compare = opened.blank = opened.keyed = true;
   return opened;
 }
@@ -161,10 +161,13 @@ TEST(TransferWords, AreReadAsTheyAreWritten) {
     EXPECT_EQ(parse_verify_mode(to_string(mode)), mode);
   for (const auto choice : {StagingChoice::automatic, StagingChoice::clone, StagingChoice::undo})
     EXPECT_EQ(parse_staging_choice(to_string(choice)), choice);
+  for (const auto kind : {StagingKind::fresh, StagingKind::clone, StagingKind::undo, StagingKind::undo_in_place})
+    EXPECT_EQ(parse_staging_kind(to_string(kind)), kind);
   for (const auto* text : {"", "Delta", "automatic", "?"}) {
     EXPECT_FALSE(parse_sync_mode(text));
     EXPECT_FALSE(parse_verify_mode(text));
     EXPECT_FALSE(parse_staging_choice(text));
+    EXPECT_FALSE(parse_staging_kind(text));
   }
 }
 

@@ -103,7 +103,7 @@ TEST_F(TargetVerbs, ARunThatAsksForTheTransferItFinishedHearsSoAndOpensNothing) 
     EXPECT_EQ(opened_.transfer, mine.transfer);
     EXPECT_EQ(opened_.epoch, 7U);
     EXPECT_EQ(opened_.size, kStoreDiskSize);
-    EXPECT_EQ(opened_.staging, "fresh");
+    EXPECT_EQ(opened_.staging, StagingKind::fresh);
     EXPECT_EQ(sites_.target.kind(".disk.backhaul").value(), Storage::Kind::none);
     restart();
   }
