@@ -372,7 +372,7 @@ Result<void> TargetLane::handle_hole_end() {
   const auto count = div_up(header.length, kExtentSize);
   const auto zeroed = std::exchange(zero_run_, std::nullopt);
   if (zeroed != ByteRange{header.offset, header.length}) {
-    bool untouched = session_.fresh_content();
+    bool untouched = session_.blank();
     for (auto extent = first; untouched && extent < first + count; ++extent) {
       const auto state = session_.index().state(extent);
       untouched = state == ExtentState::unknown || state == ExtentState::zero;

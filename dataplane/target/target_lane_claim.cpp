@@ -39,8 +39,8 @@ Result<void> TargetLane::advance_claims(bool& progressed) {
 Result<bool> TargetLane::assume_content(std::uint64_t extent, Work& work) {
   auto& index = session_.index();
   const auto state = index.state(extent);
-  if (state == ExtentState::zero || (state == ExtentState::unknown && session_.fresh_content())) return true;
-  if (state == ExtentState::known && session_.fresh_content()) {  // it is sent once more, after a mismatch
+  if (state == ExtentState::zero || (state == ExtentState::unknown && session_.blank())) return true;
+  if (state == ExtentState::known && session_.blank()) {  // it is sent once more, after a mismatch
     BH_TRY(const bool good, index.load(extent, work.digests));
     if (good) mark_nonzero(extent, work);
     return good;
