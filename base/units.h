@@ -42,5 +42,10 @@ constexpr std::uint64_t block_length(std::uint64_t size, std::uint64_t block) {
   const auto left = size - block * kBlockSize;
   return left < kBlockSize ? left : kBlockSize;
 }
+// Length of `count` extents from this one on, as far as the disk goes. REQUIRES: extent < extent_count(size).
+constexpr std::uint64_t extent_length(std::uint64_t size, std::uint64_t extent, std::uint64_t count = 1) {
+  const auto left = size - extent * kExtentSize;
+  return left < count * kExtentSize ? left : count * kExtentSize;
+}
 
 }  // namespace backhaul

@@ -20,6 +20,7 @@ struct BlockDigest {
   friend bool operator==(const BlockDigest&, const BlockDigest&) = default;
 };
 static_assert(sizeof(BlockDigest) == 16);
+using ExtentDigests = std::array<BlockDigest, kBlocksPerExtent>;  // a short last extent uses the first ones
 
 struct Sha256 {
   std::array<std::byte, 32> bytes{};

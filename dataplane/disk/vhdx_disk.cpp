@@ -10,10 +10,11 @@
 
 namespace backhaul::vhdx {
 
-Result<std::unique_ptr<Disk>> VhdxDisk::open(std::unique_ptr<File> file, OpenMode mode, Random& random, bool fresh) {
+Result<std::unique_ptr<Disk>> VhdxDisk::open(std::unique_ptr<File> file, OpenMode mode, Random& random,
+                                             bool just_created) {
   auto disk = std::unique_ptr<VhdxDisk>(new VhdxDisk(std::move(file), mode, random));
   BH_RETURN_IF_ERROR(disk->load());
-  disk->changing_ = fresh;
+  disk->changing_ = just_created;
   return std::unique_ptr<Disk>(std::move(disk));
 }
 

@@ -23,9 +23,10 @@ namespace backhaul::vhdx {
 
 class VhdxDisk final : public Disk {
  public:
-  // Reads and checks everything; replays a pending log (into the file for writing, else in memory). `fresh`: the file
-  // was just created, its write GUIDs are new already.
-  static Result<std::unique_ptr<Disk>> open(std::unique_ptr<File> file, OpenMode mode, Random& random, bool fresh);
+  // Reads and checks everything; replays a pending log (into the file for writing, else in memory).
+  // `just_created`: its write GUIDs are new already.
+  static Result<std::unique_ptr<Disk>> open(std::unique_ptr<File> file, OpenMode mode, Random& random,
+                                            bool just_created);
 
   DiskFormat format() const noexcept override {
     return metadata_.leave_blocks_allocated ? DiskFormat::vhdx_fixed : DiskFormat::vhdx;

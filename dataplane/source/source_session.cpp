@@ -140,7 +140,7 @@ void SourceSession::give_back(const Item& item) {
 }
 
 void SourceSession::done(std::uint64_t extent, const Sha256* digest) {
-  counters_.bytes_done += std::min(kExtentSize, disk_.size() - extent * kExtentSize);
+  counters_.bytes_done += extent_length(disk_.size(), extent);
   const std::lock_guard lock(mutex_);
   if (digest == nullptr) digests_complete_ = false;
   if (digest != nullptr && extent < digests_.extents.size()) digests_.extents[extent] = *digest;
@@ -152,10 +152,10 @@ void SourceSession::done(std::uint64_t extent, const Sha256* digest) {
 }
 
 void SourceSession::done_zero_run(std::uint64_t first, std::uint64_t count) {
-  counters_.bytes_done += std::min(count * kExtentSize, disk_.size() - first * kExtentSize);
+  counters_.bytes_done += extent_length(disk_.size(), first, count);
   const std::lock_guard lock(mutex_);
   for (auto extent = first; extent < std::min<std::uint64_t>(first + count, digests_.extents.size()); ++extent)
-    digests_.extents[extent] = zero_extent_digest(std::min(kExtentSize, disk_.size() - extent * kExtentSize));
+    digests_.extents[extent] = zero_extent_digest(extent_length(disk_.size(), extent));
   root_.add_zero_run(first, count);
   folded_.store(root_.next_extent());
   extents_done_ += count;

@@ -20,8 +20,6 @@ enum class ExtentState : std::uint8_t {
   durable = 3,  // durable, content not digested (verification was off)
 };
 
-using ExtentDigests = std::array<BlockDigest, kBlocksPerExtent>;  // a short last extent uses the first ones
-
 class DigestIndex {
  public:
   virtual ~DigestIndex() = default;

@@ -38,7 +38,7 @@ Result<std::optional<DiskDigests>> digests_of(DigestIndex& index) {
   DiskDigests digests{index.disk_size(), std::vector<Sha256>(extent_count(index.disk_size()))};
   const auto zero_run = [&](std::uint64_t first, std::uint64_t count) {
     for (auto extent = first; extent < first + count; ++extent)
-      digests.extents[extent] = zero_extent_digest(std::min(kExtentSize, digests.size - extent * kExtentSize));
+      digests.extents[extent] = zero_extent_digest(extent_length(digests.size, extent));
   };
   BH_TRY(const bool known,
          visit(index, zero_run, [&](std::uint64_t extent, const Sha256& d) { digests.extents[extent] = d; }));

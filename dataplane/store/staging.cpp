@@ -63,7 +63,7 @@ Result<void> check_sizes(const OldDisk& old, const OpenRequest& request) {
 struct Plan {
   StagingKind staging = StagingKind::fresh;
   DiskFormat format = DiskFormat::raw;
-  bool create = false;  // a new, empty disk
+  bool blank = false;  // a new disk, not the old one's content
 };
 
 Result<Plan> plan_staging(const OldDisk& old, const OpenRequest& request) {
@@ -72,7 +72,7 @@ Result<Plan> plan_staging(const OldDisk& old, const OpenRequest& request) {
   if (!old.exists) {
     if (request.changed_only) return make_error(EngineErrc::no_base, request.disk + " does not exist");
     plan.format = request.format.value_or(by_name);
-    plan.create = true;
+    plan.blank = true;
     return plan;
   }
   BH_RETURN_IF_ERROR(check_sizes(old, request));
@@ -86,7 +86,7 @@ Result<Plan> plan_staging(const OldDisk& old, const OpenRequest& request) {
   // Changed extents alone do not make a disk: they need the old one below them.
   if (request.sync == SyncMode::full && request.staging == StagingChoice::automatic && !request.changed_only) {
     plan.format = request.format.value_or(old.format);
-    plan.create = true;
+    plan.blank = true;
     return plan;
   }
   if (!same_format)
@@ -140,7 +140,7 @@ Result<StagedDisk> start(Storage& storage, Random& random, const DiskPaths& path
     return make_error(BaseErrc::invalid_argument, "a disk of " + std::to_string(request.size) + " bytes");
   BH_TRY(const auto old, inspect_old_disk(storage, random, paths));
   BH_TRY(auto plan, plan_staging(old, request));
-  if (plan.create && plan.format != DiskFormat::raw && request.size == 0)
+  if (plan.blank && plan.format != DiskFormat::raw && request.size == 0)
     return make_error(BaseErrc::invalid_argument, "a VHDX disk cannot be empty");
 
   if (const auto slash = paths.disk.rfind('/'); slash != std::string::npos)
@@ -168,7 +168,7 @@ Result<StagedDisk> start(Storage& storage, Random& random, const DiskPaths& path
     file = make_staging(record.staging, storage, paths)->stage();
   }
   if (!file) return std::move(file).error();
-  if (plan.create) {
+  if (plan.blank) {
     DiskCreate create;
     create.format = plan.format;
     create.size = request.size;
@@ -176,8 +176,8 @@ Result<StagedDisk> start(Storage& storage, Random& random, const DiskPaths& path
   } else {
     BH_TRY(staged.disk, open_disk(std::move(*file), OpenMode::write, random));
   }
-  staged.fresh_content = plan.create;
-  BH_TRY(staged.index, make_index(storage, paths, old, staged.disk->size(), !plan.create));
+  staged.blank = plan.blank;
+  BH_TRY(staged.index, make_index(storage, paths, old, staged.disk->size(), !plan.blank));
   BH_RETURN_IF_ERROR(staged.disk->checkpoint());
   record.state = SessionState::transferring;
   record.disk_size = staged.disk->size();

@@ -58,7 +58,7 @@ struct StagedDisk {
   std::unique_ptr<DigestIndex> index;
   std::unique_ptr<Disk> disk;
   bool resumed = false;
-  bool fresh_content = false;  // every extent the index does not know is a hole: nothing was there before this run
+  bool blank = false;  // every extent the index does not know is a hole: nothing was there before this run
 };
 
 // What became of a session that was left behind.

@@ -14,7 +14,7 @@ bool knows_every_extent(const DigestIndex& index) {
 // A root is made of the index (or of reading everything), unless verification is off. A resumed run may find extents
 // unknown only because the run before was interrupted in them: those are read, so that the root can be proven again.
 bool can_take_changes_unread(const OpenRequest& request, const StagedDisk& staged) {
-  if (!request.changed_only || staged.fresh_content || request.verify == VerifyMode::full) return false;
+  if (!request.changed_only || staged.blank || request.verify == VerifyMode::full) return false;
   return request.verify == VerifyMode::none || (!staged.resumed && !knows_every_extent(*staged.index));
 }
 

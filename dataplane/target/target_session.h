@@ -27,10 +27,11 @@ class TargetSession {
   DiskFormat format() const noexcept { return format_; }
   DigestIndex& index() noexcept { return *staged_.index; }
   bool resumed() const noexcept { return staged_.resumed; }
-  bool fresh_content() const noexcept { return staged_.fresh_content; }
+  // OpenedSession::blank.
+  bool blank() const noexcept { return staged_.blank; }
   // OpenedSession::compare: the source claims every extent that it reads.
   bool compare() const noexcept {
-    return !fresh_content() && (request_.sync == SyncMode::delta || resumed() || request_.changed_only);
+    return !blank() && (request_.sync == SyncMode::delta || resumed() || request_.changed_only);
   }
   // Only listed changes come, and no root digest hangs on what lies around them: that is neither read nor recorded
   // then.

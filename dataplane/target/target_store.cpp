@@ -154,7 +154,7 @@ Result<SessionUse> TargetStore::open(const OpenRequest& request, std::chrono::mi
   opened.had_old_disk = session->record().had_old_disk;
   opened.resumed = session->resumed();
   opened.compare = session->compare();
-  opened.blank = session->fresh_content();
+  opened.blank = session->blank();
   opened.keyed = session->keyed();
   return SessionUse(std::move(session));
 }

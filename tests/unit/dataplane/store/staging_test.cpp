@@ -111,7 +111,7 @@ TEST_F(StagingTest, AnotherFormatIsRefusedForADeltaAndReplacedByAFullCopy) {
   auto staged = open(asked);
   ASSERT_OK(staged);
   EXPECT_EQ(staged->disk->format(), DiskFormat::raw);
-  EXPECT_TRUE(staged->fresh_content);
+  EXPECT_TRUE(staged->blank);
   EXPECT_TRUE(storage_.content("disk") == old_);
 }
 
@@ -145,7 +145,7 @@ TEST_F(StagingTest, ChangedExtentsNeedADiskBelowThem) {
   make_old_disk();
   auto staged = open(asked);  // even a full copy of changed extents keeps the rest
   ASSERT_OK(staged);
-  EXPECT_FALSE(staged->fresh_content);
+  EXPECT_FALSE(staged->blank);
   EXPECT_TRUE(storage_.content(paths_.staged) == old_);
 }
 
