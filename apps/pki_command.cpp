@@ -69,7 +69,8 @@ void add_pki_command(CLI::App& app, Action& action) {
   auto* issue = pki->add_subcommand("issue", "make one more node certificate, in DIR/NAME");
   issue->add_option("DIR", options->directory, "the directory of `pki init`")->required();
   issue->add_option("NAME", options->name, "the node's name")->required();
-  issue->add_option("--alt-name,--san", options->alt_names, "DNS name or address of the node; may be repeated");
+  issue->add_option("--alt-name,--san", options->alt_names,
+                    "DNS name or address by which others dial the node, instead of NAME; may be repeated");
   issue->add_option("--days", options->days, "days of validity")->check(CLI::Range(1, 3650));
   auto* show_command = pki->add_subcommand("show", "show certificates");
   show_command->add_option("PATH", options->path, "a certificate, or a directory with some")->required();
@@ -79,6 +80,7 @@ void add_pki_command(CLI::App& app, Action& action) {
   });
   issue->callback([options, &action] {
     action = [options] {
+      if (options->alt_names.empty()) options->alt_names = {options->name};
       const NodeCertificate request{options->name, options->alt_names, options->days};
       return done(pki_issue(options->directory, request), *options, options->directory + "/" + options->name);
     };

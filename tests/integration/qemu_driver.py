@@ -73,7 +73,10 @@ class Driver:
 
     def call(self, verb, **fields):
         self.ask(verb, **fields)
-        answer = json.loads(self.process.stdout.readline())
+        return self.answer(verb, self.process.stdout.readline())
+
+    def answer(self, verb, line):
+        answer = json.loads(line)
         if "error" in answer:
             raise DriverError(verb, answer["error"])
         return answer
@@ -172,3 +175,15 @@ def content(path):
         return raw.read_bytes()
     finally:
         raw.unlink()
+
+
+def expect_exact(before, after, extents):
+    """The later content is the earlier one with the extents taken from it, and each extent is needed at block precision."""
+    patched = bytearray(before)
+    for offset, length in extents:
+        patched[offset:offset + length] = after[offset:offset + length]
+    assert patched == after, "a change lies outside the extents"
+    changed = {number for number in range(len(after) // BLOCK)
+               if before[number * BLOCK:(number + 1) * BLOCK] != after[number * BLOCK:(number + 1) * BLOCK]}
+    told = {number for offset, length in extents for number in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)}
+    return changed, told

@@ -7,22 +7,10 @@ import random
 import pytest
 
 import harness
-from qemu_driver import BLOCK, MIB, Driver, DriverError, alive, content, make_disk
+from qemu_driver import BLOCK, MIB, Driver, DriverError, alive, content, expect_exact, make_disk
 
 SIZE = 32 * MIB
 UNIT = 64 << 10  # in which QEMU commits an overlay: what was written to one counts as changed in these
-
-
-def expect_exact(before, after, extents):
-    """The later content is the earlier one with the extents taken from it, and each extent is needed at block precision."""
-    patched = bytearray(before)
-    for offset, length in extents:
-        patched[offset:offset + length] = after[offset:offset + length]
-    assert patched == after, "a change lies outside the extents"
-    changed = {number for number in range(len(after) // BLOCK)
-               if before[number * BLOCK:(number + 1) * BLOCK] != after[number * BLOCK:(number + 1) * BLOCK]}
-    told = {number for offset, length in extents for number in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)}
-    return changed, told
 
 
 @pytest.mark.parametrize("form", ["raw", "vhdx"])

@@ -28,6 +28,7 @@ QemuDriverOptions options_from(const json::object& from) {
     if (const auto* value = from.if_contains(key)) into = std::string(value->as_string());
   };
   text("state", options.state);
+  text("binary", options.binary);
   text("machine", options.machine);
   text("disk_bus", options.disk_bus);
   text("firmware_code", options.firmware_code);

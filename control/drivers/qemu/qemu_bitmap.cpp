@@ -18,7 +18,6 @@ constexpr std::size_t kMaxRanges = 1 << 20;  // 16 MiB of them; beyond this dige
 
 // QEMU has one NBD server. Ours is on record before it runs; somebody else's is left alone.
 Result<void> start_server(QemuSession& s) {
-  if (s.record.nbd_started) static_cast<void>(s.qmp->execute("nbd-server-stop"));  // a call before this one crashed
   s.record.nbd_started = true;
   BH_RETURN_IF_ERROR(s.save());
   std::error_code ignored;
@@ -31,8 +30,9 @@ Result<void> start_server(QemuSession& s) {
   return std::move(started).error();
 }
 
-Result<void> stop_server(QemuSession& s) {
-  BH_RETURN_IF_ERROR(s.qmp->execute("nbd-server-stop"));  // takes the export with it
+Result<void> stop_server(QemuSession& s, bool it_runs) {
+  auto stopped = s.qmp->execute("nbd-server-stop");  // comes back when the export is gone
+  if (!stopped && (it_runs || s.qmp->broken())) return std::move(stopped).error();
   std::error_code ignored;
   std::filesystem::remove(s.files.nbd(), ignored);
   s.record.nbd_started = false;
@@ -55,6 +55,10 @@ Result<std::vector<ByteRange>> read_exported(QemuSession& s, const QemuNode& nod
 
 }  // namespace
 
+Result<void> stop_dirty_export(QemuSession& s) {
+  return s.record.nbd_started ? stop_server(s, false) : Result<void>();  // whether it came to run is not known
+}
+
 ChangedExtents read_dirty_ranges(QemuSession& s, const QemuNode& node, const std::string& token,
                                  std::uint64_t size_bytes) {
   const auto unknown = [](std::string why) { return ChangedExtents{std::nullopt, std::move(why)}; };
@@ -67,7 +71,7 @@ ChangedExtents read_dirty_ranges(QemuSession& s, const QemuNode& node, const std
   if (bitmap->dirty_bytes == 0) return ChangedExtents{std::vector<ByteRange>(), {}};
   if (auto started = start_server(s); !started) return unknown(started.error().to_string());
   auto ranges = read_exported(s, node, token, size_bytes);
-  if (auto stopped = stop_server(s); !stopped) return unknown(stopped.error().to_string());
+  if (auto stopped = stop_server(s, true); !stopped) return unknown(stopped.error().to_string());
   if (!ranges) return unknown(ranges.error().to_string());
   // QEMU counts whole granules, the last may reach beyond the end.
   std::uint64_t sum = 0;

@@ -58,8 +58,10 @@ class Commits {
   Result<void> run() {
     auto worked = work();
     if (s_.qmp->broken()) return worked ? driver_failed("the connection to QEMU broke") : std::move(worked).error();
-    // Only when it is on record that the dropped overlays are of the past, the guest may go on.
+    // Only when it is on record that the dropped overlays are of the past, the guest may go on; not while a pivot that
+    // was asked for may still come.
     if (!dropped_.empty()) BH_RETURN_IF_ERROR(s_.save());
+    if (pivoting_) return std::move(worked).error();
     BH_RETURN_IF_ERROR(resume());
     delete_overlays(s_, dropped_);
     BH_RETURN_IF_ERROR(std::move(worked));
@@ -145,10 +147,23 @@ class Commits {
       BH_RETURN_IF_ERROR(s_.qmp->execute("stop"));
     }
     for (const auto& job : jobs)
-      if (job.status == "ready") BH_RETURN_IF_ERROR(s_.qmp->execute("job-complete", {{"id", job.id}}));
+      if (job.status == "ready") BH_RETURN_IF_ERROR(complete(job.id));
     BH_TRY(const auto ended, wait_for_jobs(kLookPaused, true));
+    pivoting_ = false;
     BH_TRY(const auto view, look_at_qemu(*s_.qmp));
     for (const auto& job : ended) BH_RETURN_IF_ERROR(settle(view, job));
+    return {};
+  }
+
+  // Refused also when an interrupted call has asked already, and the job is at its end.
+  Result<void> complete(const std::string& id) {
+    const auto asked = s_.qmp->execute("job-complete", {{"id", id}});
+    if (!asked) {
+      BH_TRY(const auto jobs, query_jobs(*s_.qmp));
+      for (const auto& job : jobs)
+        if (job.id == id && job.status == "ready") return asked.error();
+    }
+    pivoting_ = true;
     return {};
   }
 
@@ -178,7 +193,7 @@ class Commits {
   }
 
   QemuSession& s_;
-  bool was_stuck_ = false;
+  bool was_stuck_ = false, pivoting_ = false;
   std::optional<Error> failure_;
   std::vector<std::string> dropped_;  // files
 };

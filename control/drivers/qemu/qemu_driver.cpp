@@ -22,6 +22,14 @@ namespace {
 
 constexpr std::chrono::milliseconds kWatch{500};
 
+// What a crash, or a call that gave up, has left half done. Before anything is looked at: the guest may stand still for
+// it, and a bitmap be taken by it.
+Result<void> finish_interrupted_call(QemuSession& s) {
+  if (!s.qmp) return {};
+  BH_RETURN_IF_ERROR(stop_dirty_export(s));
+  return s.record.paused_by_us ? commit_overlays(s) : Result<void>();
+}
+
 class QemuDriver final : public VmDriver {
  public:
   explicit QemuDriver(QemuDriverOptions options) : options_(std::move(options)), watch_([this] { watch(); }) {}
@@ -80,13 +88,13 @@ class QemuDriver final : public VmDriver {
     return mutex;
   }
 
-  // One call: the VM's lock, its state as it is now, and what a crash left half done.
+  // One call: the VM's lock, and its state as it is now.
   template <class Call>
   auto with(const VmRef& vm, Call call) -> decltype(call(std::declval<QemuSession&>())) {
     const auto mutex = lock_of(vm.vm);
     const std::lock_guard lock(*mutex);
     BH_TRY(auto session, open_qemu_session(options_, vm));
-    if (session.qmp && session.record.paused_by_us) BH_RETURN_IF_ERROR(commit_overlays(session));
+    BH_RETURN_IF_ERROR(finish_interrupted_call(session));
     return call(session);
   }
 
@@ -113,7 +121,7 @@ Result<VmFacts> QemuDriver::describe(const VmRef& vm) {
     facts.disks = vm.disks;
     return facts;  // power unknown
   }
-  if (session->qmp && session->record.paused_by_us) BH_RETURN_IF_ERROR(commit_overlays(*session));
+  BH_RETURN_IF_ERROR(finish_interrupted_call(*session));
   BH_TRY(facts.power, qemu_power(*session));
   if (session->definition) facts.vm = session->definition->vm;
   std::optional<QemuView> view;
@@ -187,21 +195,28 @@ Result<std::optional<std::uint64_t>> QemuDriver::changed_bytes(const VmRef& vm, 
   });
 }
 
-// While a snapshot is held: a guest that its full overlay paused, and a file system that soon is full. The snapshot is
-// given up then, so that the guest goes on; whoever reads it finds that out when it is released.
+// A guest that a crash left paused goes on. While a snapshot is held: a guest that its full overlay paused, and a file
+// system that soon is full. The snapshot is given up then, so that the guest goes on; whoever reads it finds that out
+// when it is released.
 void QemuDriver::look_after(const std::string& vm) {
   const auto mutex = lock_of(vm);
   const std::unique_lock lock(*mutex, std::try_to_lock);
   if (!lock) return;  // a call is under way
   const auto directory = std::filesystem::absolute(options_.state) / vm;
   const auto record = load_qemu_record(directory);
-  if (!record || !has_overlays(*record) || record->snapshot->phase == HoldPhase::releasing) return;
+  if (!record || !record->snapshot) return;
+  const bool held = has_overlays(*record) && record->snapshot->phase != HoldPhase::releasing;
+  if (!held && !record->paused_by_us) return;
   VmRef ref{vm, {}, {}};
   if (!record->qmp.empty()) ref.settings["qmp"] = record->qmp;
   for (const auto& disk : record->snapshot->disks)
     ref.disks.push_back({disk.name, disk.path, disk.format, disk.size_bytes});
   auto session = open_qemu_session(options_, ref);
   if (!session || !session->qmp) return;
+  if (auto finished = finish_interrupted_call(*session); !finished || !held) {
+    if (!finished) spdlog::error("VM {}: {}", vm, finished.error().to_string());
+    return;
+  }
   const auto status = query_status(*session->qmp);
   std::error_code problem;
   const auto space = std::filesystem::space(directory, problem);

@@ -176,6 +176,7 @@ Result<void> settle_open(QemuSession& s) {
 }
 
 void settle_accepted(json::array& actions, const QemuNode& node, const std::string& token) {
+  if (node.bitmap(token) == nullptr) return;  // another QEMU's
   for (const auto& bitmap : node.bitmaps)
     if (is_our_bitmap(bitmap.name) && bitmap.name != bitmap_name(token))
       actions.push_back(action("block-dirty-bitmap-remove", {{"node", node.name}, {"name", bitmap.name}}));
@@ -227,7 +228,10 @@ Result<Snapshot> take_hold(QemuSession& s, const std::string& id) {
     return to_snapshot(*s.record.snapshot);
   }
   if (s.record.snapshot) {
-    spdlog::warn("VM {}: snapshot {} was never released; it is given up for {}", s.vm, s.record.snapshot->id, id);
+    if (s.record.snapshot->id == id)
+      spdlog::info("VM {}: snapshot {} was interrupted before QEMU took it; it is taken anew", s.vm, id);
+    else
+      spdlog::warn("VM {}: snapshot {} was never released; it is given up for {}", s.vm, s.record.snapshot->id, id);
     BH_RETURN_IF_ERROR(release_hold(s, std::string(s.record.snapshot->id), false));
   }
   if (s.disks.empty()) return driver_failed("the VM has no disks");
@@ -265,11 +269,14 @@ Result<void> release_hold(QemuSession& s, const std::string& id, bool accepted) 
   BH_RETURN_IF_ERROR(commit_overlays(s));
   const HeldSnapshot held = *s.record.snapshot;
   BH_RETURN_IF_ERROR(settle_bitmaps(s, held, accepted));
+  // The last changes are where they should be: the process has nothing left to tell.
+  if (accepted && held.off && !s.attached && s.qmp) {
+    BH_TRY(const auto power, qemu_power(s));
+    if (power == PowerState::off) BH_RETURN_IF_ERROR(quit_qemu(s));
+  }
   s.record.snapshot.reset();
   BH_RETURN_IF_ERROR(s.save());
   delete_leftovers(s);
-  // The last changes are where they should be: the process has nothing left to tell.
-  if (accepted && held.off && !s.attached && s.qmp) return quit_qemu(s);
   return {};
 }
 

@@ -119,10 +119,12 @@ Result<bool> wait_until_down(QemuSession& s, std::chrono::seconds timeout) {
   }
 }
 
-// A QEMU that has ended took with it what it knew of the guest's writes.
-ShutdownOutcome down_outcome(QemuSession& s, bool forced) {
-  ShutdownOutcome outcome{forced, std::nullopt};
+// A QEMU that has ended took with it what it knew of the guest's writes. A guest that an interrupted call stopped was
+// forced, whoever asks.
+ShutdownOutcome down_outcome(QemuSession& s) {
+  ShutdownOutcome outcome{s.record.powered_off, std::nullopt};
   if (!s.qmp || s.qmp->broken()) return outcome;
+  if (const auto status = query_status(*s.qmp)) outcome.forced = *status == "paused";
   if (const auto writes = query_writes(*s.qmp); writes && writes->acknowledged > s.record.start_writes)
     outcome.last_write_age_ms = writes->idle_ms;
   return outcome;
@@ -202,26 +204,30 @@ Result<ShutdownOutcome> shut_down_qemu(QemuSession& s, const ShutdownRequest& re
   if (!s.qmp) {
     BH_TRY(const auto power, qemu_power(s));
     if (power == PowerState::absent) return driver_failed(fmt::format("there is no VM {}", s.vm));
-    return ShutdownOutcome{};
+    return down_outcome(s);
   }
   BH_TRY(const auto status, query_status(*s.qmp));
+  if (s.record.powered_off && !is_off_status(status, s.record)) {  // announced, and it did not come to that
+    s.record.powered_off = false;
+    BH_RETURN_IF_ERROR(s.save());
+  }
   // A guest that its overlay has paused cannot hear the button.
   if (status == "io-error" && has_overlays(s.record))
     BH_RETURN_IF_ERROR(break_hold(s, "the guest was paused by a full overlay"));
   BH_TRY(const bool down, wait_until_down(s, std::chrono::seconds(request.timeout_s)));
-  if (down) return down_outcome(s, false);
+  if (down) return down_outcome(s);
   if (!request.allow_force)
     return make_error(ControlErrc::shutdown_refused,
                       fmt::format("VM {}: the guest still runs after {} s", s.vm, request.timeout_s));
+  s.record.powered_off = true;
+  BH_RETURN_IF_ERROR(s.save());
   if (s.attached) {
     BH_RETURN_IF_ERROR(quit_qemu(s));
-  } else {
-    // Stopped for good and flushed; the process stays, because its bitmaps know the last changes.
-    BH_RETURN_IF_ERROR(s.qmp->execute("stop"));
-    s.record.powered_off = true;
-    BH_RETURN_IF_ERROR(s.save());
+    return ShutdownOutcome{true, std::nullopt};
   }
-  return down_outcome(s, true);
+  // Stopped for good and flushed; the process stays, because its bitmaps know the last changes.
+  BH_RETURN_IF_ERROR(s.qmp->execute("stop"));
+  return down_outcome(s);
 }
 
 Result<void> remove_qemu(QemuSession& s, bool delete_disks) {

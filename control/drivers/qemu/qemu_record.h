@@ -50,7 +50,7 @@ struct QemuRecord {
   std::uint64_t start_writes = 0;    // acknowledged by this QEMU before the guest's first instruction
   std::int64_t started_unix_ms = 0;  // the guest's first instruction; 0: never
   std::string qmp;                   // of an attached VM: its socket, for the watch
-  bool powered_off = false;          // this process was stopped for good, its guest is off
+  bool powered_off = false;          // this guest is stopped for good, which makes it off; announced before the stop
   bool paused_by_us = false;         // announced before the pause of a pivot
   bool nbd_started = false;          // announced before QEMU's NBD server is started
 };

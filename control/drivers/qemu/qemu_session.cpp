@@ -14,6 +14,7 @@ namespace backhaul {
 namespace {
 
 constexpr std::chrono::seconds kQuitPatience{60};  // it flushes; a machine that is busy takes long over that
+constexpr std::chrono::milliseconds kListenAgain{10};
 
 std::chrono::milliseconds answer_time(const QemuDriverOptions& options) {
   return std::chrono::seconds(options.timeout_s);
@@ -27,6 +28,11 @@ bool lies_below(const std::filesystem::path& path, const std::vector<std::string
     const auto at = std::mismatch(root.begin(), root.end(), path.begin(), path.end());
     return at.first == root.end() && at.second != path.end();
   });
+}
+
+bool uses_disks(const QemuSession& session) {
+  return std::any_of(session.disks.begin(), session.disks.end(),
+                     [](const auto& disk) { return disk_is_in_use(disk.path); });
 }
 
 // The socket of a QEMU that somebody else runs; empty when the item does not name one.
@@ -92,20 +98,22 @@ Result<QemuSession> open_qemu_session(const QemuDriverOptions& options, const Vm
 
 Result<void> connect_qemu(QemuSession& session) {
   session.qmp.reset();
-  if (!session.attached && !qemu_is_alive(session.files)) return {};
-  auto connected = QmpClient::connect(session.socket, answer_time(*session.options));
-  if (connected) {
-    session.qmp = std::move(*connected);
-    return {};
+  const auto deadline = std::chrono::steady_clock::now() + kQuitPatience;
+  while (session.attached || qemu_is_alive(session.files)) {
+    auto connected = QmpClient::connect(session.socket, answer_time(*session.options));
+    if (connected) {
+      session.qmp = std::move(*connected);
+      return {};
+    }
+    const bool nobody = connected.error().is(ControlErrc::driver_failed);
+    // Whether an attached VM is off is seen by its disks: QEMU locks the images that it has open.
+    if (session.attached && nobody && !session.disks.empty() && !uses_disks(session)) return {};
+    // One of ours where nobody listens has just been started, or told to quit, by a call that was killed.
+    if (session.attached || !nobody || std::chrono::steady_clock::now() >= deadline)
+      return std::move(connected).error();
+    std::this_thread::sleep_for(kListenAgain);
   }
-  if (!session.attached && !qemu_is_alive(session.files)) return {};  // it ended meanwhile
-  if (session.attached && !connected.error().is(ControlErrc::driver_timeout) && !session.disks.empty()) {
-    // Nobody listens. Whether the VM is off is seen by its disks: QEMU locks the images that it has open.
-    const bool used = std::any_of(session.disks.begin(), session.disks.end(),
-                                  [](const auto& disk) { return disk_is_in_use(disk.path); });
-    if (!used) return {};
-  }
-  return std::move(connected).error();
+  return {};
 }
 
 bool is_off_status(std::string_view status, const QemuRecord& record) noexcept {
@@ -130,11 +138,10 @@ Result<void> quit_qemu(QemuSession& session) {
     BH_RETURN_IF_ERROR(wait_for_end(session.files, kQuitPatience));
   } else {
     const auto deadline = std::chrono::steady_clock::now() + kQuitPatience;
-    while (std::any_of(session.disks.begin(), session.disks.end(),
-                       [](const auto& disk) { return disk_is_in_use(disk.path); })) {
+    while (uses_disks(session)) {
       if (std::chrono::steady_clock::now() >= deadline)
         return make_error(ControlErrc::driver_timeout, "QEMU was told to quit and still has the disks open");
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      std::this_thread::sleep_for(kListenAgain);
     }
   }
   if (!session.record.powered_off && !session.record.paused_by_us && !session.record.nbd_started) return {};

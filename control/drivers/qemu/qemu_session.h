@@ -31,7 +31,7 @@ struct QemuSession {
 // Errors: BaseErrc::invalid_argument for a name, a path or a setting that is not allowed; driver_failed and
 // driver_timeout when QEMU lives and its monitor does not answer, or when it cannot be known whether it lives.
 Result<QemuSession> open_qemu_session(const QemuDriverOptions& options, const VmRef& vm);
-// Connects when a QEMU runs this VM.
+// Connects when a QEMU runs this VM. Waits for one that is on its way up or down.
 Result<void> connect_qemu(QemuSession& session);
 
 // Absolute; inside one of the driver's directories, links followed.

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/world.h"
 #include "control/model/control_error.h"
 
 namespace backhaul {
@@ -35,6 +36,9 @@ std::string text_of(const boost::json::object& object, std::string_view key) {
 }
 
 }  // namespace
+
+QmpClient::QmpClient(UniqueFd socket, std::chrono::milliseconds timeout)
+    : socket_(std::move(socket)), timeout_(timeout), next_id_(system_random().next() >> 12) {}
 
 Result<std::unique_ptr<QmpClient>> QmpClient::connect(const std::string& socket, std::chrono::milliseconds timeout) {
   sockaddr_un address{};
@@ -64,6 +68,7 @@ Result<void> QmpClient::greet() {
     return breaks(ControlErrc::driver_timeout, "no greeting: another client may be connected to this monitor");
   if (!greeting->contains("QMP")) return breaks(ControlErrc::driver_protocol, "the greeting is not QMP's");
   BH_RETURN_IF_ERROR(execute("qmp_capabilities"));
+  negotiated_ = true;
   return {};
 }
 
@@ -87,8 +92,10 @@ Result<boost::json::value> QmpClient::execute(std::string_view command, const bo
     const auto* answered = (*message)->if_contains("id");
     boost::system::error_code failed;
     // A message that cannot be parsed is refused without an id; with one command at a time, it is ours.
-    if (answered != nullptr && (answered->to_number<std::uint64_t>(failed) != id || failed))
+    if (answered != nullptr && (answered->to_number<std::uint64_t>(failed) != id || failed)) {
+      if (!negotiated_) continue;  // QEMU was in the middle of a command when its client ended, and tells us instead
       return breaks(ControlErrc::driver_protocol, fmt::format("{}: the answer has another command's id", command));
+    }
     if (const auto* returned = (*message)->if_contains("return"); returned != nullptr && answered != nullptr)
       return *returned;
     const auto* refused = (*message)->if_contains("error");

@@ -1,8 +1,12 @@
 // A client of QEMU's monitor protocol (QMP: one JSON object a line) over a Unix socket. Blocking, one command at a
 // time, for one thread; QEMU serves one client of a socket at a time, so connections are short: one for each call of a
-// driver. What QEMU says is checked and bounded. Errors: ControlErrc::driver_failed (no one listens there; QEMU refuses
-// a command: class and description are in the cause; the connection broke), driver_timeout, driver_protocol (not QMP).
-// Format: QEMU's docs/interop/qmp-spec.txt.
+// driver. What QEMU says is checked and bounded.
+//
+// A client that is killed, or gives up, may leave a command behind. QEMU carries out commands one after the other,
+// drops what waits when its connection ends, and takes the next client only then: so once connect() has returned,
+// nothing of an earlier client can happen any more, and what a look shows is the whole of what it did. Errors:
+// ControlErrc::driver_failed (no one listens there; QEMU refuses a command: class and description are in the cause; the
+// connection broke), driver_timeout, driver_protocol (not QMP). Format: QEMU's docs/interop/qmp-spec.txt.
 #pragma once
 
 #include <boost/json/object.hpp>
@@ -29,7 +33,7 @@ struct QmpEvent {
 
 class QmpClient {
  public:
-  // Connects and leaves the greeting behind. `timeout`: of this, and of each command.
+  // Connects, and waits until earlier clients' commands are done. `timeout`: of this, and of each command.
   static Result<std::unique_ptr<QmpClient>> connect(const std::string& socket, std::chrono::milliseconds timeout);
 
   // Sends one command and gives what it returns. Events that come meanwhile are kept.
@@ -42,7 +46,7 @@ class QmpClient {
  private:
   using Deadline = std::chrono::steady_clock::time_point;
 
-  QmpClient(UniqueFd socket, std::chrono::milliseconds timeout) : socket_(std::move(socket)), timeout_(timeout) {}
+  QmpClient(UniqueFd socket, std::chrono::milliseconds timeout);
   Result<void> greet();
   Result<void> send(std::string_view text, Deadline deadline);
   // Nothing when the time is over.
@@ -56,7 +60,8 @@ class QmpClient {
   std::string buffer_;
   std::size_t scanned_ = 0;  // of buffer_, without a line's end in it
   std::deque<QmpEvent> events_;
-  std::uint64_t next_id_ = 1;
+  std::uint64_t next_id_;    // no other client has these
+  bool negotiated_ = false;  // from here on each answer is ours
 };
 
 }  // namespace backhaul

@@ -129,6 +129,14 @@ TEST(QmpClient, ARefusalNamesTheCommandAndItsReasonAndTheConnectionStays) {
   EXPECT_EQ((*client)->execute("next").value().as_int64(), 7);
 }
 
+TEST(QmpClient, AnAnswerToADeadClientsCommandIsLeftBehind) {
+  FakeQemu qemu({line(kGreeting), line(R"({"return": "done", "id": 7})") + line(R"({"return": {}, "id": 1})") + kReady,
+                 line(R"({"return": 7, "id": ID})")});
+  auto client = QmpClient::connect(qemu.path(), 10s);
+  ASSERT_TRUE(client) << client.error().to_string();
+  EXPECT_EQ((*client)->execute("next").value().as_int64(), 7);
+}
+
 TEST(QmpClient, TheOldestEventsGoWhenNobodyAsks) {
   std::string many;
   for (std::size_t i = 0; i < kMaxQmpEvents + 10; ++i) many += line(R"({"event": "E)" + std::to_string(i) + "\"}");
