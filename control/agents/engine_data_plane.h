@@ -18,7 +18,7 @@ namespace backhaul {
 
 // Defaults of a round, and the most that it may ask for.
 struct TransferDefaults {
-  std::uint32_t lanes = 2, max_lanes = 16;
+  std::uint32_t lanes = 2, max_lanes = kMaxLanes;
   std::uint64_t limit_bytes_per_s = 0;
 };
 

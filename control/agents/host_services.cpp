@@ -2,10 +2,9 @@
 
 #include <spdlog/spdlog.h>
 
-#include <boost/json.hpp>
-
 #include "control/drivers/json_driver.h"
 #include "control/model/control_error.h"
+#include "control/model/fields.h"
 #include "transport/frames/frame_io.h"
 
 namespace backhaul {
@@ -32,11 +31,12 @@ unsigned status_of(const Error& error) {
   return error.retry() == Retry::later ? 503 : 500;
 }
 
-Result<std::string> text_of(const boost::json::object& body, std::string_view key) {
-  const auto* value = body.if_contains(key);
-  if (value == nullptr || !value->is_string())
-    return make_error(ControlErrc::invalid, "field '" + std::string(key) + "' is missing or wrong");
-  return std::string(value->get_string());
+Result<std::string> id_of(const boost::json::object& body) {
+  std::string id;
+  Mistakes mistakes(From::peer, {});
+  BH_RETURN_IF_ERROR(read_fields(
+      body, [&](FieldReader& r) { r("id", id, Need::required); }, mistakes, ControlErrc::invalid));
+  return id;
 }
 
 }  // namespace
@@ -91,15 +91,17 @@ HostServices::Answer HostServices::report() {
 }
 
 HostServices::Answer HostServices::driver_call(const boost::json::object& body) {
-  BH_TRY(const auto name, text_of(body, "driver"));
-  BH_TRY(const auto verb, text_of(body, "verb"));
-  const auto* request = body.if_contains("request");
-  if (request == nullptr || !request->is_object())
-    return make_error(ControlErrc::invalid, "field 'request' is missing or wrong");
+  std::string name, verb;
+  boost::json::object request;
+  Mistakes mistakes(From::peer, {});
+  const auto read_all = [&](FieldReader& r) {
+    r("driver", name, Need::required), r("verb", verb, Need::required), r("request", request, Need::required);
+  };
+  BH_RETURN_IF_ERROR(read_fields(body, read_all, mistakes, ControlErrc::invalid));
   const auto driver = drivers_.find(name);
   if (driver == drivers_.end())
     return make_error(ControlErrc::not_found, "VM driver '" + name.substr(0, 64) + "' at this host agent");
-  auto answer = serve_driver_call(*driver->second, verb, request->get_object());
+  auto answer = serve_driver_call(*driver->second, verb, request);
   const bool looks = verb == "first-write" || verb == "changed-bytes";  // once a second while a job waits
   if (answer) spdlog::log(looks ? spdlog::level::debug : spdlog::level::info, "driver {}: {} done", name, verb);
   return answer;
@@ -166,7 +168,7 @@ Result<SendResult> HostServices::run_send(const SendCall& call, const std::strin
 }
 
 HostServices::Answer HostServices::poll_send(const boost::json::object& body) {
-  BH_TRY(const auto id, text_of(body, "id"));
+  BH_TRY(const auto id, id_of(body));
   const std::lock_guard lock(mutex_);
   const auto found = sends_.find(id);
   if (found == sends_.end()) return make_error(ControlErrc::not_found, "send " + id.substr(0, 64));
@@ -174,7 +176,7 @@ HostServices::Answer HostServices::poll_send(const boost::json::object& body) {
 }
 
 HostServices::Answer HostServices::stop_send(const boost::json::object& body) {
-  BH_TRY(const auto id, text_of(body, "id"));
+  BH_TRY(const auto id, id_of(body));
   std::shared_ptr<SendTask> send;
   {
     const std::lock_guard lock(mutex_);

@@ -15,6 +15,7 @@
 #include "control/http/http.h"
 #include "control/jobs/job_context.h"
 #include "control/jobs/service.h"
+#include "dataplane/protocol/transfer.h"
 #include "transport/tls/tls_stream.h"
 
 namespace backhaul {
@@ -50,8 +51,8 @@ struct HostConfig {
 
 // [transfer]: defaults of items, and what none may exceed.
 struct TransferConfig {
-  std::uint32_t lanes = 2;              // of one disk's transfer; 1 to 16
-  std::uint32_t max_lanes = 16;         // an item that asks for more gets this
+  std::uint32_t lanes = 2;              // of one disk's transfer; 1 to kMaxLanes
+  std::uint32_t max_lanes = kMaxLanes;  // an item that asks for more gets this
   std::uint64_t limit_bytes_per_s = 0;  // of one disk's transfer, for items without their own; 0: none
 };
 

@@ -1,21 +1,111 @@
 #include "control/drivers/json_driver.h"
 
-#include <fmt/format.h>
+#include <array>
 
-#include <boost/json.hpp>
-
-#include "control/drivers/vm_driver_json.h"
 #include "control/model/control_error.h"
+#include "control/model/model_fields.h"
 
 namespace backhaul {
 namespace {
 
+constexpr std::array<std::string_view, 4> kPowerStates{"absent", "off", "running", "unknown"};
+constexpr std::array<std::string_view, 3> kCheckLevels{"ok", "warning", "failed"};
+constexpr std::size_t kMaxRanges = 4 * 1024 * 1024;     // 64 MiB of them; more is no hint but a full disk
+constexpr std::chrono::seconds kMaxFirstWriteWait{10};  // of one call: other calls for this VM wait behind it
+
+template <class E, std::size_t Count>
+std::optional<E> find_word(const std::array<std::string_view, Count>& words, std::string_view text) {
+  for (std::size_t i = 0; i < Count; ++i)
+    if (words[i] == text) return static_cast<E>(i);
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::string_view to_string(PowerState state) noexcept { return kPowerStates[static_cast<std::size_t>(state)]; }
+std::optional<PowerState> parse_power_state(std::string_view text) noexcept {
+  return find_word<PowerState>(kPowerStates, text);
+}
+std::optional<CheckLevel> parse_check_level(std::string_view text) noexcept {
+  return find_word<CheckLevel>(kCheckLevels, text);
+}
+std::string_view to_string(CheckLevel level) noexcept { return kCheckLevels[static_cast<std::size_t>(level)]; }
+
+template <>
+struct Word<PowerState> : Words<parse_power_state, PowerState::unknown> {};
+template <>
+struct Word<CheckLevel> : Words<parse_check_level, CheckLevel::failed> {};
+
+template <class A>
+void fields(A& a, VmRef& v) {
+  a("vm", v.vm, Need::required), a("settings", v.settings), a("disks", v.disks);
+}
+template <class A>
+void fields(A& a, VmFacts& v) {
+  a("power", v.power, Need::required), a("disks", v.disks), a("description", v.vm);
+}
+template <class A>
+void fields(A& a, Snapshot& v) {
+  a("id", v.id, Need::required), a("token", v.token), a("disks", v.disks, Need::required);
+}
+template <class A>
+void fields(A& a, ShutdownOutcome& v) {
+  a("forced", v.forced), a("last_write_age_ms", v.last_write_age_ms);
+}
+template <class A>
+void fields(A& a, StartOutcome& v) {
+  a("token", v.token);
+}
+template <class A>
+void fields(A& a, Check& v) {
+  a("name", v.name, Need::required), a("level", v.level, Need::required);
+  a("code", v.code), a("cause", v.cause), a("fix", v.fix);
+}
+template <class A>
+void fields(A& a, std::vector<Check>& v) {
+  a("checks", v, Need::required);
+}
+template <class A>
+void fields(A& a, Health& v) {
+  a("healthy", v.healthy, Need::required), a("detail", v.detail);
+}
+static void fields(FieldReader& r, ChangedExtents& changed) {
+  r("why_unknown", changed.why_unknown);
+  const auto* extents = r.get("extents");
+  if (extents == nullptr) return r.mistake("extents", "is missing");
+  if (extents->is_null()) return;
+  constexpr std::string_view kList = "must be a list of [offset, length]";
+  if (!extents->is_array()) return r.mistake("extents", kList);
+  if (extents->get_array().size() > kMaxRanges) {
+    changed.why_unknown = "too many extents to be a hint";
+    return;
+  }
+  changed.ranges.emplace();
+  for (const auto& value : extents->get_array()) {
+    boost::system::error_code failed;
+    ByteRange range;
+    if (!value.is_array() || value.get_array().size() != 2) return r.mistake("extents", kList);
+    range.offset = value.get_array()[0].to_number<std::uint64_t>(failed);
+    if (!failed) range.length = value.get_array()[1].to_number<std::uint64_t>(failed);
+    if (failed || range.end() < range.offset) return r.mistake("extents", kList);
+    if (range.length != 0) changed.ranges->push_back(range);
+  }
+}
+static void fields(FieldReader& r, FirstWrite& write) {
+  const auto* age = r.get("age_ms");
+  if (age == nullptr) return;
+  write.kind = age->is_null() ? FirstWrite::not_yet : FirstWrite::seen;
+  r("age_ms", write.age_ms), r("unsure_ms", write.unsure_ms);
+}
+
+namespace {
+
 using Answer = Result<boost::json::object>;
 
-template <class Parse>
-auto read(Answer answer, Parse parse) -> decltype(parse(*answer)) {
-  if (!answer) return std::move(answer).error();
-  return parse(*answer);
+template <class T>
+Result<T> read(const Answer& answer) {
+  if (!answer) return answer.error();
+  return read_fields<T>(*answer, From::peer, {}, ControlErrc::driver_protocol);
 }
 
 Result<void> done(const Answer& answer) {
@@ -23,139 +113,94 @@ Result<void> done(const Answer& answer) {
   return {};
 }
 
-// Fields of a request, checked.
-class Request {
- public:
-  explicit Request(const boost::json::object& object) : object_(object) {}
-  std::string text(std::string_view key) {
-    const auto* value = object_.if_contains(key);
-    if (value != nullptr && value->is_string()) return std::string(value->get_string());
-    fail(key);
-    return {};
+boost::json::object answer_json(const ChangedExtents& changed) {
+  if (!changed.ranges) return {{"extents", nullptr}, {"why_unknown", changed.why_unknown}};
+  boost::json::array extents;
+  for (const auto& range : *changed.ranges) extents.push_back({range.offset, range.length});
+  return {{"extents", std::move(extents)}};
+}
+boost::json::object answer_json(const std::optional<std::uint64_t>& bytes) {
+  if (!bytes) return {{"bytes", nullptr}};
+  return {{"bytes", *bytes}};
+}
+boost::json::object answer_json(const FirstWrite& write) {
+  switch (write.kind) {
+    case FirstWrite::cannot_tell: return {};
+    case FirstWrite::not_yet: return {{"age_ms", nullptr}};
+    case FirstWrite::seen: return {{"age_ms", write.age_ms}, {"unsure_ms", write.unsure_ms}};
   }
-  bool truth(std::string_view key) {
-    const auto* value = object_.if_contains(key);
-    if (value != nullptr && value->is_bool()) return value->get_bool();
-    fail(key);
-    return false;
-  }
-  std::uint32_t number(std::string_view key) {
-    const auto* value = object_.if_contains(key);
-    boost::system::error_code failed;
-    const auto read = value == nullptr ? 0 : value->to_number<std::uint32_t>(failed);
-    if (value == nullptr || failed) fail(key);
-    return read;
-  }
-  Result<VmDescription> description() {
-    const auto* value = object_.if_contains("description");
-    if (value != nullptr && value->is_object()) return vm_description_from_json(value->get_object());
-    fail("description");
-    return VmDescription{};
-  }
-  Result<void> check() const {
-    if (failed_.empty()) return {};
-    return make_error(ControlErrc::driver_protocol, fmt::format("field '{}' is missing or wrong", failed_));
-  }
-
- private:
-  void fail(std::string_view key) {
-    if (failed_.empty()) failed_ = key;
-  }
-  const boost::json::object& object_;
-  std::string failed_;
-};
-
-const boost::json::object kNothing;
-constexpr std::chrono::seconds kMaxFirstWriteWait{10};  // of one call: other calls for this VM wait behind it
-
-Answer answer_of(const Result<void>& result) {
-  if (!result) return result.error();
-  return kNothing;
+  return {};
+}
+boost::json::object answer_json(const StartOutcome& outcome) {
+  if (outcome.token.empty()) return {};
+  return write_fields(outcome);
+}
+template <class T>
+boost::json::object answer_json(const T& value) {
+  return write_fields(value);
 }
 
 template <class T>
 Answer answer_of(const Result<T>& result) {
   if (!result) return result.error();
-  return to_json_object(*result);
+  if constexpr (std::same_as<T, void>)
+    return boost::json::object();
+  else
+    return answer_json(*result);
 }
 
-Answer serve_snapshot(VmDriver& driver, const VmRef& vm, Request& fields) {
-  const auto id = fields.text("id");
-  BH_RETURN_IF_ERROR(fields.check());
-  return answer_of(driver.snapshot(vm, id));
-}
-
-Answer serve_changed_extents(VmDriver& driver, const VmRef& vm, Request& fields) {
-  const auto disk = fields.text("disk"), since = fields.text("since_token"), id = fields.text("id");
-  BH_RETURN_IF_ERROR(fields.check());
-  return answer_of(driver.changed_extents(vm, disk, since, id));
-}
-
-Answer serve_changed_bytes(VmDriver& driver, const VmRef& vm, Request& fields) {
-  const auto since = fields.text("since_token");
-  BH_RETURN_IF_ERROR(fields.check());
-  BH_TRY(const auto bytes, driver.changed_bytes(vm, since));
-  boost::json::object answer{{"bytes", nullptr}};
-  if (bytes) answer["bytes"] = *bytes;
-  return answer;
-}
-
-Answer serve_release(VmDriver& driver, const VmRef& vm, Request& fields) {
-  const auto id = fields.text("id");
-  const bool accepted = fields.truth("accepted");
-  BH_RETURN_IF_ERROR(fields.check());
-  return answer_of(driver.release_snapshot(vm, id, accepted));
-}
-
-Answer serve_shut_down(VmDriver& driver, const VmRef& vm, Request& fields) {
-  const ShutdownRequest request{fields.number("timeout_s"), fields.truth("allow_force")};
-  BH_RETURN_IF_ERROR(fields.check());
-  return answer_of(driver.shut_down(vm, request));
-}
-
-Answer serve_create(VmDriver& driver, const VmRef& vm, Request& fields) {
-  BH_TRY(const auto description, fields.description());
-  BH_RETURN_IF_ERROR(fields.check());
-  return answer_of(driver.create(vm, description));
-}
-
-Answer serve_first_write(VmDriver& driver, const VmRef& vm, Request& fields) {
-  const std::chrono::milliseconds wait(fields.number("wait_ms"));
-  BH_RETURN_IF_ERROR(fields.check());
-  return answer_of(driver.first_write(vm, std::min<std::chrono::milliseconds>(wait, kMaxFirstWriteWait)));
-}
-
-Answer serve_remove(VmDriver& driver, const VmRef& vm, Request& fields) {
-  const bool delete_disks = fields.truth("delete_disks");
-  BH_RETURN_IF_ERROR(fields.check());
-  return answer_of(driver.remove(vm, delete_disks));
-}
-
-Answer serve_preflight(VmDriver& driver, const VmRef& vm, Request& fields) {
-  BH_TRY(const auto description, fields.description());
-  BH_RETURN_IF_ERROR(fields.check());
-  return answer_of(driver.preflight(vm, description));
-}
-
-struct Served {
-  std::string_view verb;
-  Answer (*serve)(VmDriver&, const VmRef&, Request&);
+// What some verb takes.
+struct Request {
+  VmRef vm;
+  std::string id, disk, since_token;
+  bool accepted = false, delete_disks = false;
+  ShutdownRequest shutdown;
+  std::uint32_t wait_ms = 0;
+  VmDescription description;
 };
-constexpr Served kVerbs[] = {
-    {"describe", [](VmDriver& d, const VmRef& vm, Request&) { return answer_of(d.describe(vm)); }},
-    {"snapshot", serve_snapshot},
-    {"changed-extents", serve_changed_extents},
-    {"changed-bytes", serve_changed_bytes},
-    {"release-snapshot", serve_release},
-    {"forget-tokens", [](VmDriver& d, const VmRef& vm, Request&) { return answer_of(d.forget_tokens(vm)); }},
-    {"shut-down", serve_shut_down},
-    {"create", serve_create},
-    {"start", [](VmDriver& d, const VmRef& vm, Request&) { return answer_of(d.start(vm)); }},
-    {"first-write", serve_first_write},
-    {"stop", [](VmDriver& d, const VmRef& vm, Request&) { return answer_of(d.stop(vm)); }},
-    {"remove", serve_remove},
-    {"preflight", serve_preflight},
-    {"health", [](VmDriver& d, const VmRef& vm, Request&) { return answer_of(d.health(vm)); }},
+
+struct Verb {
+  std::string_view name;
+  void (*read)(FieldReader& r, Request& q);  // what it takes besides the VM
+  Answer (*serve)(VmDriver& d, const Request& q);
+};
+void read_nothing_more(FieldReader&, Request&) {}
+void read_id(FieldReader& r, Request& q) { r("id", q.id, Need::required); }
+void read_description(FieldReader& r, Request& q) { r("description", q.description, Need::required); }
+
+constexpr Verb kVerbs[] = {
+    {"describe", read_nothing_more, [](VmDriver& d, const Request& q) { return answer_of(d.describe(q.vm)); }},
+    {"snapshot", read_id, [](VmDriver& d, const Request& q) { return answer_of(d.snapshot(q.vm, q.id)); }},
+    {"changed-extents",
+     [](FieldReader& r, Request& q) {
+       read_id(r, q), r("disk", q.disk, Need::required), r("since_token", q.since_token, Need::required);
+     },
+     [](VmDriver& d, const Request& q) { return answer_of(d.changed_extents(q.vm, q.disk, q.since_token, q.id)); }},
+    {"changed-bytes", [](FieldReader& r, Request& q) { r("since_token", q.since_token, Need::required); },
+     [](VmDriver& d, const Request& q) { return answer_of(d.changed_bytes(q.vm, q.since_token)); }},
+    {"release-snapshot", [](FieldReader& r, Request& q) { read_id(r, q), r("accepted", q.accepted, Need::required); },
+     [](VmDriver& d, const Request& q) { return answer_of(d.release_snapshot(q.vm, q.id, q.accepted)); }},
+    {"forget-tokens", read_nothing_more,
+     [](VmDriver& d, const Request& q) { return answer_of(d.forget_tokens(q.vm)); }},
+    {"shut-down",
+     [](FieldReader& r, Request& q) {
+       r("timeout_s", q.shutdown.timeout_s, Need::required), r("allow_force", q.shutdown.allow_force, Need::required);
+     },
+     [](VmDriver& d, const Request& q) { return answer_of(d.shut_down(q.vm, q.shutdown)); }},
+    {"create", read_description,
+     [](VmDriver& d, const Request& q) { return answer_of(d.create(q.vm, q.description)); }},
+    {"start", read_nothing_more, [](VmDriver& d, const Request& q) { return answer_of(d.start(q.vm)); }},
+    {"first-write", [](FieldReader& r, Request& q) { r("wait_ms", q.wait_ms, Need::required); },
+     [](VmDriver& d, const Request& q) {
+       const std::chrono::milliseconds wait(q.wait_ms);
+       return answer_of(d.first_write(q.vm, std::min<std::chrono::milliseconds>(wait, kMaxFirstWriteWait)));
+     }},
+    {"stop", read_nothing_more, [](VmDriver& d, const Request& q) { return answer_of(d.stop(q.vm)); }},
+    {"remove", [](FieldReader& r, Request& q) { r("delete_disks", q.delete_disks, Need::required); },
+     [](VmDriver& d, const Request& q) { return answer_of(d.remove(q.vm, q.delete_disks)); }},
+    {"preflight", read_description,
+     [](VmDriver& d, const Request& q) { return answer_of(d.preflight(q.vm, q.description)); }},
+    {"health", read_nothing_more, [](VmDriver& d, const Request& q) { return answer_of(d.health(q.vm)); }},
 };
 
 }  // namespace
@@ -163,25 +208,27 @@ constexpr Served kVerbs[] = {
 Result<boost::json::object> serve_driver_call(VmDriver& driver, std::string_view verb,
                                               const boost::json::object& request) {
   for (const auto& served : kVerbs) {
-    if (served.verb != verb) continue;
-    BH_TRY(const auto vm, vm_ref_from_json(request));
-    Request fields(request);
-    return served.serve(driver, vm, fields);
+    if (served.name != verb) continue;
+    Request read;
+    Mistakes mistakes(From::peer, {});
+    const auto read_all = [&](FieldReader& r) { fields(r, read.vm), served.read(r, read); };
+    BH_RETURN_IF_ERROR(read_fields(request, read_all, mistakes, ControlErrc::driver_protocol));
+    return served.serve(driver, read);
   }
   return make_error(ControlErrc::not_found, "driver verb '" + std::string(verb.substr(0, 64)) + "'");
 }
 
 Answer JsonDriver::call_vm(std::string_view verb, const VmRef& vm, const boost::json::object& more,
                            std::uint32_t more_time_s) {
-  boost::json::object request = to_json_object(vm);
+  boost::json::object request = write_fields(vm);
   for (const auto& [key, value] : more) request[key] = value;
   return call(verb, request, more_time_s);
 }
 
-Result<VmFacts> JsonDriver::describe(const VmRef& vm) { return read(call_vm("describe", vm), vm_facts_from_json); }
+Result<VmFacts> JsonDriver::describe(const VmRef& vm) { return read<VmFacts>(call_vm("describe", vm)); }
 
 Result<Snapshot> JsonDriver::snapshot(const VmRef& vm, const std::string& id) {
-  BH_TRY(Snapshot taken, read(call_vm("snapshot", vm, {{"id", id}}), snapshot_from_json));
+  BH_TRY(Snapshot taken, read<Snapshot>(call_vm("snapshot", vm, {{"id", id}})));
   if (taken.id != id)
     return make_error(ControlErrc::driver_protocol, "snapshot: the id is not the one that was asked for");
   return taken;
@@ -190,20 +237,19 @@ Result<Snapshot> JsonDriver::snapshot(const VmRef& vm, const std::string& id) {
 Result<ChangedExtents> JsonDriver::changed_extents(const VmRef& vm, const std::string& disk,
                                                    const std::string& since_token, const std::string& id) {
   // A tracker is a hint: whatever goes wrong here, digests find the changes.
-  auto changed = read(call_vm("changed-extents", vm, {{"disk", disk}, {"since_token", since_token}, {"id", id}}),
-                      changed_extents_from_json);
+  auto changed =
+      read<ChangedExtents>(call_vm("changed-extents", vm, {{"disk", disk}, {"since_token", since_token}, {"id", id}}));
   if (!changed) return ChangedExtents{std::nullopt, changed.error().to_string()};
   return changed;
 }
 
 Result<std::optional<std::uint64_t>> JsonDriver::changed_bytes(const VmRef& vm, const std::string& since_token) {
   BH_TRY(auto answer, call_vm("changed-bytes", vm, {{"since_token", since_token}}));
-  const auto* bytes = answer.if_contains("bytes");
-  if (bytes == nullptr || bytes->is_null()) return std::optional<std::uint64_t>();
-  boost::system::error_code failed;
-  const auto value = bytes->to_number<std::uint64_t>(failed);
-  if (failed) return make_error(ControlErrc::driver_protocol, "changed-bytes: field 'bytes' is wrong");
-  return std::optional<std::uint64_t>(value);
+  std::optional<std::uint64_t> bytes;
+  Mistakes mistakes(From::peer, "changed-bytes");
+  BH_RETURN_IF_ERROR(read_fields(
+      answer, [&](FieldReader& r) { r("bytes", bytes); }, mistakes, ControlErrc::driver_protocol));
+  return bytes;
 }
 
 Result<void> JsonDriver::release_snapshot(const VmRef& vm, const std::string& id, bool accepted) {
@@ -214,28 +260,28 @@ Result<void> JsonDriver::forget_tokens(const VmRef& vm) { return done(call_vm("f
 
 Result<ShutdownOutcome> JsonDriver::shut_down(const VmRef& vm, const ShutdownRequest& request) {
   BH_TRY(const auto outcome,
-         read(call_vm("shut-down", vm, {{"timeout_s", request.timeout_s}, {"allow_force", request.allow_force}},
-                      request.timeout_s),
-              shutdown_outcome_from_json));
+         read<ShutdownOutcome>(call_vm("shut-down", vm,
+                                       {{"timeout_s", request.timeout_s}, {"allow_force", request.allow_force}},
+                                       request.timeout_s)));
   if (outcome.forced && !request.allow_force)
     return make_error(ControlErrc::driver_protocol, "shut-down: forced without being allowed to");
   return outcome;
 }
 
 Result<void> JsonDriver::create(const VmRef& vm, const VmDescription& description) {
-  return done(call_vm("create", vm, {{"description", to_json_object(description)}}));
+  return done(call_vm("create", vm, {{"description", write_fields(description)}}));
 }
-Result<StartOutcome> JsonDriver::start(const VmRef& vm) { return read(call_vm("start", vm), start_outcome_from_json); }
+Result<StartOutcome> JsonDriver::start(const VmRef& vm) { return read<StartOutcome>(call_vm("start", vm)); }
 Result<FirstWrite> JsonDriver::first_write(const VmRef& vm, std::chrono::milliseconds wait) {
-  return read(call_vm("first-write", vm, {{"wait_ms", wait.count()}}), first_write_from_json);
+  return read<FirstWrite>(call_vm("first-write", vm, {{"wait_ms", wait.count()}}));
 }
 Result<void> JsonDriver::stop(const VmRef& vm) { return done(call_vm("stop", vm)); }
 Result<void> JsonDriver::remove(const VmRef& vm, bool delete_disks) {
   return done(call_vm("remove", vm, {{"delete_disks", delete_disks}}));
 }
 Result<std::vector<Check>> JsonDriver::preflight(const VmRef& vm, const VmDescription& description) {
-  return read(call_vm("preflight", vm, {{"description", to_json_object(description)}}), checks_from_json);
+  return read<std::vector<Check>>(call_vm("preflight", vm, {{"description", write_fields(description)}}));
 }
-Result<Health> JsonDriver::health(const VmRef& vm) { return read(call_vm("health", vm), health_from_json); }
+Result<Health> JsonDriver::health(const VmRef& vm) { return read<Health>(call_vm("health", vm)); }
 
 }  // namespace backhaul

@@ -36,16 +36,12 @@ struct VmFacts {
   std::vector<DiskPlace> disks;  // sizes filled in
 };
 
-struct SnapshotDisk {
-  std::string name;
-  std::string path;  // or an NBD URI (dataplane/nbd/nbd.h); readable until released; does not change
-  std::string format;
-  std::uint64_t size_bytes = 0;
-};
 struct Snapshot {
   std::string id;
-  std::string token;                // changes can be asked from it later; empty: no tracker
-  std::vector<SnapshotDisk> disks;  // all of the same moment
+  std::string token;  // changes can be asked from it later; empty: no tracker
+  // All of the same moment. Each path, or NBD URI (dataplane/nbd/nbd.h), can be read until the release and does not
+  // change.
+  std::vector<DiskPlace> disks;
 };
 
 // No `ranges`: the tracker cannot say (lost, inconsistent, unknown token), and digests find the changes. That is never
@@ -81,6 +77,7 @@ struct FirstWrite {
 
 enum class CheckLevel : std::uint8_t { ok, warning, failed };
 std::string_view to_string(CheckLevel level) noexcept;
+std::optional<CheckLevel> parse_check_level(std::string_view text) noexcept;
 struct Check {
   std::string name;  // "free-space", "network:LAN"
   CheckLevel level = CheckLevel::ok;

@@ -85,11 +85,6 @@ void check_disks(Checks& checks, const Location& source, const Location& target,
 
 }  // namespace
 
-std::string_view to_string(CheckLevel level) noexcept {
-  constexpr std::string_view kNames[] = {"ok", "warning", "failed"};
-  return kNames[static_cast<std::size_t>(level)];
-}
-
 std::vector<Check> check_host(const Item& item, const Location& source, const Location& target,
                               const HostReport& report, const std::vector<TargetStatus>& target_disks,
                               const VmFacts& source_facts, std::int64_t now_unix_s) {

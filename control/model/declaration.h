@@ -18,7 +18,8 @@ Result<RecoveryPlan> parse_plan_toml(std::string_view text, std::string_view nam
 Result<Item> parse_item_json(const boost::json::object& body, std::string_view id);
 Result<RecoveryPlan> parse_plan_json(const boost::json::object& body, std::string_view id);
 
-// Everything an item or plan must satisfy before it is stored; ControlErrc::invalid names the field.
+// Ids, and what spans several fields; each field's own bounds are kept by whoever read it
+// (control/model/model_fields.h). ControlErrc::invalid names the field.
 Result<void> check_item(const Item& item);
 Result<void> check_plan(const RecoveryPlan& plan);
 

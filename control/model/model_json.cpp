@@ -2,7 +2,10 @@
 
 #include <array>
 
-#include "control/model/json_fields.h"
+#include <fmt/format.h>
+
+#include "control/model/control_error.h"
+#include "control/model/model_fields.h"
 
 namespace backhaul {
 namespace {
@@ -34,52 +37,25 @@ std::optional<TaskState> parse_task_state(std::string_view text) noexcept {
   return find_name<TaskState>(kTaskStates, text);
 }
 
-namespace json_fields {
-std::optional<ItemState> parse(Tag<ItemState>, std::string_view text) { return parse_item_state(text); }
-std::optional<Direction> parse(Tag<Direction>, std::string_view text) { return parse_direction(text); }
-std::optional<DataSync> parse(Tag<DataSync>, std::string_view text) { return parse_data_sync(text); }
-std::optional<JobState> parse(Tag<JobState>, std::string_view text) { return parse_job_state(text); }
-std::optional<JobKind> parse(Tag<JobKind>, std::string_view text) { return parse_job_kind(text); }
-std::optional<TaskKind> parse(Tag<TaskKind>, std::string_view text) { return parse_task_kind(text); }
-std::optional<TaskState> parse(Tag<TaskState>, std::string_view text) { return parse_task_state(text); }
-std::optional<CommitMode> parse(Tag<CommitMode>, std::string_view text) { return parse_commit_mode(text); }
-std::optional<CompleteMode> parse(Tag<CompleteMode>, std::string_view text) { return parse_complete_mode(text); }
-}  // namespace json_fields
+template <>
+struct Word<ItemState> : Words<parse_item_state, ItemState::protected_> {};
+template <>
+struct Word<DataSync> : Words<parse_data_sync, DataSync::for_synchronization> {};
+template <>
+struct Word<JobState> : Words<parse_job_state, JobState::suspended> {};
+template <>
+struct Word<JobKind> : Words<parse_job_kind, JobKind::plan_reprotect> {};
+template <>
+struct Word<TaskKind> : Words<parse_task_kind, TaskKind::plan_items> {};
+template <>
+struct Word<TaskState> : Words<parse_task_state, TaskState::skipped> {};
+template <>
+struct Word<CompleteMode> : Words<parse_complete_mode, CompleteMode::window> {};
 
-// Each function lists a type's fields once, for both directions.
-template <class A>
-void fields(A& a, Nic& v) {
-  a("name", v.name), a("network", v.network), a("mac", v.mac);
-}
-template <class A>
-void fields(A& a, VmDescription& v) {
-  a("name", v.name), a("generation", v.generation), a("memory_mib", v.memory_mib), a("cpus", v.cpus);
-  a("firmware", v.firmware), a("secure_boot", v.secure_boot), a("nics", v.nics);
-}
-template <class A>
-void fields(A& a, DiskPlace& v) {
-  a("name", v.name), a("path", v.path), a("format", v.format), a("size_bytes", v.size_bytes);
-}
+// What the store keeps beyond what is declared (control/model/model_fields.h).
 template <class A>
 void fields(A& a, Location& v) {
-  a("host", v.host), a("driver", v.driver), a("vm", v.vm), a("settings", v.settings), a("disks", v.disks);
-  a("vm_exists", v.vm_exists);
-}
-template <class A>
-void fields(A& a, CommitPolicy& v) {
-  a("mode", v.mode), a("minutes", v.minutes), a("health_check", v.health_check);
-}
-template <class A>
-void fields(A& a, TransferSettings& v) {
-  a("lanes", v.lanes), a("limit_bytes_per_s", v.limit_bytes_per_s), a("verify", v.verify), a("compress", v.compress);
-}
-template <class A>
-void fields(A& a, ShutdownSettings& v) {
-  a("timeout_s", v.timeout_s), a("allow_force", v.allow_force);
-}
-template <class A>
-void fields(A& a, BootSettings& v) {
-  a("wait_s", v.wait_s);
+  place_fields(a, v, true), a("vm_exists", v.vm_exists);
 }
 template <class A>
 void fields(A& a, DowntimeParts& v) {
@@ -96,32 +72,19 @@ void fields(A& a, DowntimeMoments& v) {
 template <class A>
 void fields(A& a, Item& v) {
   a("id", v.id), a("vm", v.vm), a("recovery", v.recovery), a("primary", v.primary);
-  a("earlier_failover_committed", v.earlier_failover_committed), a("commit_policy", v.commit_policy);
-  a("transfer", v.transfer), a("shutdown", v.shutdown), a("replication_minutes", v.replication_minutes);
+  setting_fields(a, v);
   a("state", v.state), a("resting_state", v.resting_state), a("direction", v.direction);
   a("failover_job", v.failover_job), a("remove_requested", v.remove_requested);
   a("current_job", v.current_job), a("replication_job", v.replication_job), a("epoch", v.epoch);
   a("commit_deadline", v.commit_deadline_unix_s), a("protected_until", v.protected_until_unix_s);
   a("start_token", v.start_token), a("start_roots", v.start_roots), a("last_error", v.last_error),
       a("bytes_per_s", v.bytes_per_s), a("digest_bytes_per_s", v.digest_bytes_per_s);
-  a("boot", v.boot), a("downtime", v.downtime), a("downtime_measured", v.downtime_measured);
+  a("downtime", v.downtime), a("downtime_measured", v.downtime_measured);
   a("boot_measured", v.boot_measured);
 }
 template <class A>
-void fields(A& a, PlanAction& v) {
-  a("name", v.name), a("manual", v.manual), a("text", v.text), a("command", v.command), a("timeout_s", v.timeout_s);
-  a("direction", v.direction);
-}
-template <class A>
-void fields(A& a, PlanGroup& v) {
-  a("name", v.name), a("items", v.items), a("before_shutdown", v.before_shutdown),
-      a("after_shutdown", v.after_shutdown);
-  a("before_boot", v.before_boot), a("after_boot", v.after_boot);
-}
-template <class A>
 void fields(A& a, RecoveryPlan& v) {
-  a("id", v.id), a("groups", v.groups), a("shutdown_in_boot_order", v.shutdown_in_boot_order),
-      a("current_job", v.current_job);
+  plan_fields(a, v), a("current_job", v.current_job);
 }
 template <class A>
 void fields(A& a, JobError& v) {
@@ -195,14 +158,29 @@ void fields(A& a, Job& v) {
   a("step", v.step), a("manual_confirmed", v.manual_confirmed), a("waiting_for", v.waiting_for);
 }
 
-std::string to_json(const Item& item) { return json_fields::write(item); }
-std::string to_json(const RecoveryPlan& plan) { return json_fields::write(plan); }
-std::string to_json(const Job& job) { return json_fields::write(job); }
+namespace {
 
-Result<Item> item_from_json(std::string_view text) { return json_fields::read<Item>(text, "an item"); }
-Result<RecoveryPlan> plan_from_json(std::string_view text) { return json_fields::read<RecoveryPlan>(text, "a plan"); }
+template <class T>
+Result<T> from_store(std::string_view text, std::string_view what) {
+  boost::system::error_code failed;
+  const auto json = boost::json::parse(text, failed);
+  if (failed || !json.is_object())
+    return make_error(ControlErrc::store_damaged, fmt::format("{} is no JSON object", what));
+  const auto* id = json.get_object().if_contains("id");
+  auto name = fmt::format("{} {}", what, id != nullptr && id->is_string() ? id->get_string().c_str() : "without an id");
+  return read_fields<T>(json.get_object(), From::store, std::move(name), ControlErrc::store_damaged);
+}
+
+}  // namespace
+
+std::string to_json(const Item& item) { return boost::json::serialize(write_fields(item)); }
+std::string to_json(const RecoveryPlan& plan) { return boost::json::serialize(write_fields(plan)); }
+std::string to_json(const Job& job) { return boost::json::serialize(write_fields(job)); }
+
+Result<Item> item_from_json(std::string_view text) { return from_store<Item>(text, "item"); }
+Result<RecoveryPlan> plan_from_json(std::string_view text) { return from_store<RecoveryPlan>(text, "plan"); }
 Result<Job> job_from_json(std::string_view text) {
-  BH_TRY(Job job, json_fields::read<Job>(text, "a job"));
+  BH_TRY(Job job, from_store<Job>(text, "job"));
   if (!job.tasks.empty() && job.current_task >= job.tasks.size())
     return make_error(ControlErrc::store_damaged, "job " + job.id + ": current_task is out of range");
   return job;

@@ -47,7 +47,7 @@ struct TransferStats {
   std::string root_digest_source, root_digest_target;  // hexadecimal; empty: not computed
 };
 
-// The one list of its fields, as in control/model/json_fields.h; a const TransferStats has it, too.
+// The one list of its fields, as in control/model/fields.h; a const TransferStats has it, too.
 template <class A, class Stats>
 requires std::same_as<std::remove_const_t<Stats>, TransferStats>
 void fields(A& a, Stats& v) {

@@ -12,8 +12,8 @@
 
 #include "base/unique_fd.h"
 #include "control/drivers/qemu/qemu_blocks.h"
-#include "control/drivers/vm_driver_json.h"
 #include "control/model/control_error.h"
+#include "control/model/model_fields.h"
 
 namespace backhaul {
 namespace {
@@ -79,7 +79,7 @@ QemuRecord record_from(const json::object& object) {
 
 QemuDefinition definition_from(const json::object& object) {
   QemuDefinition definition;
-  auto vm = vm_description_from_json(object.at("vm").as_object());
+  auto vm = read_fields<VmDescription>(object.at("vm").as_object(), From::peer, "vm", ControlErrc::driver_failed);
   if (!vm) throw std::runtime_error(vm.error().cause());
   definition.vm = std::move(*vm);
   for (const auto& value : object.at("disks").as_array()) {
@@ -154,8 +154,8 @@ Result<std::optional<QemuDefinition>> load_qemu_definition(const std::filesystem
 
 Result<void> save_qemu_definition(const std::filesystem::path& directory, const QemuDefinition& definition) {
   json::array disks;
-  for (const auto& disk : definition.disks) disks.push_back(to_json_object(disk));
-  return replace_file(directory / kDefinitionFile, {{"vm", to_json_object(definition.vm)},
+  for (const auto& disk : definition.disks) disks.push_back(write_fields(disk));
+  return replace_file(directory / kDefinitionFile, {{"vm", write_fields(definition.vm)},
                                                     {"disks", std::move(disks)},
                                                     {"machine", definition.machine},
                                                     {"disk_bus", definition.disk_bus},

@@ -318,6 +318,8 @@ TEST_F(ApiTest, PlansThatCannotBeDoneAreRefused) {
   const std::string both = R"("PrimaryToRecovery", "RecoveryToPrimary")", planned = R"("PlannedFailover")",
                     manual = R"({"instanceType": "ManualActionDetails"})";
   EXPECT_EQ(call("PUT", kPlans + "p", group(action(planned, both, manual))).status, 201U);
+  std::string too_many = R"({"groupType": "Boot"})";
+  for (int i = 0; i < 64; ++i) too_many += R"(, {"groupType": "Boot"})";
   for (const auto& body :
        {group(R"({"groupType": "Shutdown"})"), group(R"({"groupType": "Boot"}, {"name": "mixed"})"),
         group(R"({"groupType": "Boot", "replicationProtectedItems": [{"id": "nobody"}]})"),
@@ -329,7 +331,9 @@ TEST_F(ApiTest, PlansThatCannotBeDoneAreRefused) {
         group(action(planned, both, R"({"instanceType": "AutomationRunbookActionDetails"})")),
         group(action(planned, both, R"({"instanceType": "ScriptActionDetails"})")),
         group(action(planned, both, R"({"instanceType": "ScriptActionDetails", "path": "/x", "timeout": "1:2"})")),
-        group("")}) {
+        group(action(planned, both, R"({"instanceType": "ScriptActionDetails", "path": "/x", "timeout": "23:59:61"})")),
+        group(action(planned, both, R"({"instanceType": "ScriptActionDetails", "path": "/x", "timeout": "0"})")),
+        group(too_many), group("")}) {
     const auto answer = call("PUT", kPlans + "p2", body);
     EXPECT_EQ(answer.status, 400U) << body << answer.response.body;
   }

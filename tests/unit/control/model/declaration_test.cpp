@@ -46,6 +46,8 @@ disks = [{ name = "os", path = "a", format = "qcow2" }]
 [primary]
 driver = "files"
 disks = [{ name = "os", path = "a", size = 4 }]
+[transfer]
+lanes = 17
 )",
                               "x.toml");
   ASSERT_FALSE(item);
@@ -55,7 +57,8 @@ disks = [{ name = "os", path = "a", size = 4 }]
        {"x.toml:2: replication_minutes: must be a whole number from 1 to 1440", "x.toml:3: colour: is no known key",
         "x.toml:5: vm.name: must be a text", "x.toml:6: vm.memory_mib: must be", "x.toml:7: vm.generation: must be",
         "x.toml:10: recovery.disks[0].format: must be one of raw, vhdx, vhdx-fixed", "primary.host: is missing",
-        "x.toml:13: primary.disks[0].size: is no known key"})
+        "x.toml:13: primary.disks[0].size: is no known key",
+        "x.toml:15: transfer.lanes: must be a whole number from 0 to 16"})
     EXPECT_NE(cause.find(expected), std::string::npos) << expected << "\n in \n" << cause;
 }
 

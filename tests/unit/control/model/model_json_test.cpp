@@ -67,7 +67,7 @@ TEST(ModelJson, MissingFieldsKeepDefaultsAndWrongOnesAreNamed) {
   ASSERT_TRUE(job);
   EXPECT_TRUE(job->gates.shutdown);
   for (const auto& [text, path] : std::initializer_list<std::pair<const char*, const char*>>{
-           {R"({"round": {"disks": [{"disk": 5}]}})", "round.disks.disk"},
+           {R"({"round": {"disks": [{"disk": 5}]}})", "round.disks[0].disk"},
            {R"({"state": "Running"})", "state"},
            {R"({"current_task": -1})", "current_task"},
            {R"({"tasks": [{}], "current_task": 1})", "current_task"}}) {
