@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "control/model/control_error.h"
-#include "control/model/fields.h"
+#include "control/model/model_fields.h"
 #include "dataplane/protocol/messages.h"
 #include "transport/frames/frame_io.h"
 
@@ -12,13 +12,7 @@ namespace backhaul {
 template <>
 struct Word<SyncMode> : Words<parse_sync_mode, SyncMode::full> {};
 template <>
-struct Word<VerifyMode> : Words<parse_verify_mode, VerifyMode::full> {};
-template <>
-struct Word<DiskFormat> : Words<parse_disk_format, DiskFormat::vhdx_fixed> {};
-template <>
 struct Word<StagingKind> : Words<parse_staging_kind, StagingKind::undo_in_place, StagingKind::fresh> {};
-template <>
-struct Word<CompressMode> : Words<parse_compress_mode, CompressMode::zstd> {};
 
 namespace {
 
