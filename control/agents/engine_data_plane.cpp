@@ -60,19 +60,12 @@ std::shared_ptr<SendTask> EngineDataPlane::task(RoundHandle handle) {
 
 // ---- rounds
 
-Result<SendRequest> EngineDataPlane::make_request(const RoundRequest& round) const {
+SendRequest EngineDataPlane::make_request(const RoundRequest& round) const {
   SendRequest request;
   request.sync = round.sync == DataSync::for_synchronization ? SyncMode::full : SyncMode::delta;
-  const auto verify = parse_verify_mode(round.verify);
-  const auto compress = parse_compress_mode(round.compress);
-  if (!verify || !compress)
-    return make_error(ControlErrc::invalid, "verify '" + round.verify + "', compress '" + round.compress + "'");
-  request.verify = *verify;
-  request.compress = *compress;
-  if (!round.target_format.empty()) {
-    request.format = parse_disk_format(round.target_format);
-    if (!request.format) return make_error(ControlErrc::invalid, "disk format '" + round.target_format + "'");
-  }
+  request.verify = round.verify;
+  request.compress = round.compress;
+  request.format = round.target_format;
   request.changed = round.changed;
   request.lanes = std::min(round.lanes == 0 ? defaults_.lanes : round.lanes, defaults_.max_lanes);
   request.limit_bytes_per_s = round.limit_bytes_per_s == 0 ? defaults_.limit_bytes_per_s : round.limit_bytes_per_s;
@@ -85,7 +78,6 @@ Result<RoundHandle> EngineDataPlane::start_round(const RoundRequest& round) {
   if (round.source.host.empty() == round.target.host.empty())
     return make_error(ControlErrc::invalid, "one end of a round is this appliance, the other a host agent");
   BH_RETURN_IF_ERROR(client(round.source.host.empty() ? round.target.host : round.source.host));
-  BH_RETURN_IF_ERROR(make_request(round));
   const bool outwards = round.source.host.empty();
   auto started = std::make_shared<SendTask>(
       [this, round, outwards](const ReportProgress& report, const std::atomic<bool>& stop) {
@@ -101,7 +93,7 @@ Result<RoundHandle> EngineDataPlane::start_round(const RoundRequest& round) {
 
 Result<SendResult> EngineDataPlane::send_to_agent(const RoundRequest& round, const ReportProgress& report,
                                                   const std::atomic<bool>& stop) {
-  BH_TRY(auto request, make_request(round));
+  auto request = make_request(round);
   BH_TRY(request.source, node_.paths.resolve(round.source.path));
   BH_TRY(request.target, url(round.target));
   BH_TRY(auto* agent, client(round.target.host));
@@ -136,7 +128,7 @@ Result<SendResult> EngineDataPlane::follow_agent(HostClient& agent, const std::s
 
 Result<SendResult> EngineDataPlane::receive_from_agent(const RoundRequest& round, const ReportProgress& report,
                                                        const std::atomic<bool>& stop) {
-  BH_TRY(const auto request, make_request(round));
+  const auto request = make_request(round);
   BH_TRY(auto* agent, client(round.source.host));
   SendCall call;
   call.id = fmt::format("{:016x}{:016x}", node_.parts.random->next(), node_.parts.random->next());

@@ -45,7 +45,7 @@ class EngineDataPlane final : public DataPlane {
  private:
   Result<HostClient*> client(const std::string& host) const;
   Result<TargetUrl> url(const DiskRef& target) const;
-  Result<SendRequest> make_request(const RoundRequest& round) const;
+  SendRequest make_request(const RoundRequest& round) const;
   // Both block until the round's end.
   Result<SendResult> send_to_agent(const RoundRequest& round, const ReportProgress& report,
                                    const std::atomic<bool>& stop);

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "control/model/control_error.h"
-#include "control/model/fields.h"
+#include "control/model/model_fields.h"
 #include "dataplane/protocol/messages.h"
 #include "transport/frames/frame_io.h"
 
@@ -11,12 +11,6 @@ namespace backhaul {
 
 template <>
 struct Word<SyncMode> : Words<parse_sync_mode, SyncMode::full> {};
-template <>
-struct Word<VerifyMode> : Words<parse_verify_mode, VerifyMode::full> {};
-template <>
-struct Word<DiskFormat> : Words<parse_disk_format, DiskFormat::vhdx_fixed> {};
-template <>
-struct Word<CompressMode> : Words<parse_compress_mode, CompressMode::zstd> {};
 template <>
 struct Word<StagingKind> : Words<parse_staging_kind, StagingKind::undo_in_place, StagingKind::fresh> {};
 
@@ -63,9 +57,9 @@ void fields(A& a, SendCall& v) {
 }
 template <class A>
 void fields(A& a, SendResult& v) {
-  if constexpr (A::kReads) a.require("disk_bytes");
   fields(a, v.stats);
   a("epoch", v.epoch), a("format", v.format), a("staging", v.staging), a("retries", v.retries);
+  if constexpr (A::kReads) a("disk_bytes", v.stats.disk_bytes, Need::required);
 }
 template <class A>
 void fields(A& a, TransferProgress& v) {
@@ -83,7 +77,6 @@ void fields(A& a, SampleCall& v) {
   a("path", v.path, Need::required), a("pick", v.pick, Within{0, kMaxSampleExtents});
   a("extents", v.extents, kMostSampled);
 }
-
 template <class A>
 void fields(A& a, SampledExtent& v) {
   std::string digests = A::kReads ? std::string() : digests_text(v.digests);

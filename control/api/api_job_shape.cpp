@@ -77,7 +77,7 @@ json::object location_json(const Location& location, bool primary) {
   json::array disks;
   for (const auto& disk : location.disks)
     disks.push_back(
-        {{"name", disk.name}, {"path", disk.path}, {"format", disk.format}, {"sizeBytes", disk.size_bytes}});
+        {{"name", disk.name}, {"path", disk.path}, {"format", to_string(disk.format)}, {"sizeBytes", disk.size_bytes}});
   json::object shape{
       {"site", primary ? "Primary" : "Recovery"}, {"driver", location.driver}, {"disks", std::move(disks)}};
   put_text(shape, "host", location.host);

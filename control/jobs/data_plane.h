@@ -14,6 +14,7 @@
 #include "control/model/phases.h"
 #include "dataplane/protocol/transfer.h"
 #include "dataplane/protocol/transfer_report.h"
+#include "transport/frames/compress.h"
 
 namespace backhaul {
 
@@ -26,7 +27,7 @@ struct RoundRequest {
   std::string run;  // "job/17/round/3/os": names the run in logs and at the host agent
   DiskRef source;   // a snapshot's disk
   DiskRef target;
-  std::string target_format;
+  std::optional<DiskFormat> target_format;  // nothing: the disk's, or by its name
   std::uint64_t size_bytes = 0;
   DataSync sync = DataSync::for_down_time;
   // A hint: all that can differ from what the target's staged disk holds.
@@ -35,7 +36,8 @@ struct RoundRequest {
   // Empty: the target holds what the last round left.
   std::string base_root;
   std::uint32_t lanes = 0;  // 0: default
-  std::string verify = "written", compress = "auto";
+  VerifyMode verify = VerifyMode::written;
+  CompressMode compress = CompressMode::automatic;
   std::uint64_t limit_bytes_per_s = 0;
   std::uint64_t epoch = 0;  // higher than any before for this item; the target refuses lower ones from then on
 };
@@ -53,7 +55,7 @@ struct HostReport {
   std::int64_t certificate_ends_unix_s = 0;  // the earlier of both ends' certificates
   std::vector<std::string> networks;
   std::vector<std::uint32_t> generations;  // supported
-  std::vector<std::string> formats;
+  std::vector<std::string> formats;        // words, so that a newer agent may name others
 };
 
 // From a sample of extents, read on both sides and compared.

@@ -56,13 +56,15 @@ void check_disks(Checks& checks, const Location& source, const Location& target,
     const std::string name = "disk:" + place.name;
     const std::uint64_t size = source_size(source, source_facts, place.name);
     const TargetStatus found = i < target_disks.size() ? target_disks[i] : TargetStatus{};
-    if (!report.formats.empty() && !contains(report.formats, place.format)) {
-      checks.failed(name, "preflight.format", "the host agent cannot write format " + place.format,
-                    "Choose one of its formats for this disk.");
-    } else if (found.state != TargetState::absent && to_string(found.format) != place.format) {
+    if (!report.formats.empty() && !contains(report.formats, std::string(to_string(place.format)))) {
       checks.failed(name, "preflight.format",
-                    fmt::format("the disk there is {}, the item says {}", to_string(found.format), place.format),
-                    "Correct the item's format, or move the old disk away.");
+                    fmt::format("the host agent cannot write format {}", to_string(place.format)),
+                    "Choose one of its formats for this disk.");
+    } else if (found.state != TargetState::absent && found.format != place.format) {
+      checks.failed(
+          name, "preflight.format",
+          fmt::format("the disk there is {}, the item says {}", to_string(found.format), to_string(place.format)),
+          "Correct the item's format, or move the old disk away.");
     } else if (size == 0) {
       checks.failed(name, "preflight.disk_size", "the source disk's size is not known",
                     "Check that the VM driver describes this disk.");

@@ -85,8 +85,8 @@ Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::siz
   request.size_bytes = disk.stats.disk_bytes;
   request.sync = options.sync;
   request.lanes = c.item.transfer.lanes;
-  request.verify = options.sync == DataSync::for_synchronization && c.item.transfer.verify != "full"
-                       ? "none"
+  request.verify = options.sync == DataSync::for_synchronization && c.item.transfer.verify != VerifyMode::full
+                       ? VerifyMode::none
                        : c.item.transfer.verify;
   request.compress = c.item.transfer.compress;
   request.limit_bytes_per_s = c.item.transfer.limit_bytes_per_s;
@@ -100,7 +100,7 @@ Result<void> start_transfer(JobContext& c, const RoundOptions& options, std::siz
     if (const auto* root = c.job.round.base_roots.if_contains(name); root != nullptr && root->is_string()) {
       // The target's disk was kept, its digests were not: a full verify reads it once and proves that it is the base.
       request.base_root = std::string(root->get_string());
-      request.verify = "full";
+      request.verify = VerifyMode::full;
     }
   }
   BH_TRY(auto handle, c.services.data_plane.start_round(request));
@@ -158,7 +158,7 @@ Result<bool> poll_transfers(JobContext& c) {
 }
 
 Result<void> require_verified(const JobContext& c, const RoundOptions& options) {
-  if (c.item.transfer.verify == "none" || options.sync == DataSync::for_synchronization) return {};
+  if (c.item.transfer.verify == VerifyMode::none || options.sync == DataSync::for_synchronization) return {};
   for (const auto& disk : c.job.round.disks) {
     const auto &source = disk.stats.root_digest_source, &target = disk.stats.root_digest_target;
     if (source.empty() || source != target)

@@ -20,7 +20,7 @@ Result<void> check_export(const DiskPlace& disk, const Location& location, const
     return invalid(fmt::format("{}.disks.{}: {}", name, disk.name, why));
   };
   if (!location.host.empty()) return wrong("a failback writes here, and an NBD export is only read");
-  if (disk.format != "raw") return wrong("an NBD export is raw");
+  if (disk.format != DiskFormat::raw) return wrong("an NBD export is raw");
   if (auto checked = check_nbd_uri(disk.path); !checked)
     return wrong(checked.error().message() + ": " + checked.error().cause());
   return {};

@@ -69,14 +69,19 @@ Error Mistakes::to_error(std::error_code code) const {
   return make_error(code, std::move(text));
 }
 
-const boost::json::value* FieldReader::find(const FieldPlace& place, Need need) {
-  if (mistakes_.from() == From::people) asked_.push_back(place.key);
+const boost::json::value* FieldReader::find(const FieldPlace& place, const Rule& rule, bool is_word) {
+  const auto from = mistakes_.from();
+  if (from == From::people) asked_.push_back(place.key);
   const auto* json = get(place.key);
-  if (json != nullptr && json->is_null()) json = nullptr;
-  if (json == nullptr && need != Need::optional && mistakes_.from() != From::store &&
-      (need == Need::required || mistakes_.from() == From::people))
-    refuse(place, "is missing");
-  return json;
+  if (json == nullptr || json->is_null()) {
+    if (rule.need == Need::required ? from != From::store : rule.need == Need::declared && from == From::people)
+      refuse(place, "is missing");
+    return nullptr;
+  }
+  is_word = is_word || !rule.one_of.words.empty();
+  const bool is_none =
+      is_word && from == From::peer && rule.need != Need::required && json->is_string() && json->get_string().empty();
+  return is_none ? nullptr : json;
 }
 
 void FieldReader::finish() {
@@ -146,7 +151,6 @@ void FieldReader::read_text(const boost::json::value& json, std::string& value, 
   const auto from = mistakes_.from();
   const auto words = rule.one_of.words;
   const auto* text = json.if_string();
-  if (text != nullptr && text->empty() && !words.empty() && from == From::peer) return;
   if (!words.empty() && (text == nullptr || !is_word(words, std::string_view(*text))))
     refuse(place, fmt::format("must be one of {}", words));
   else if (text == nullptr)

@@ -49,16 +49,16 @@ struct AtMost {
   std::size_t size = std::numeric_limits<std::size_t>::max();  // bytes of a text, entries of a list
 };
 
-// The words of an enum whose values have no gap: `template <> struct Word<E> : Words<parse_e, E::last> {};`
+// What is written as one word, an enum mostly: `template <> struct Word<E> : Words<parse_e, E::last> {};`
 template <class E>
 struct Word;
 template <auto Parse, auto Last, auto First = decltype(Last){}>
 struct Words {
   static auto parse(std::string_view text) { return Parse(text); }
   static std::string all() {  // "none, written, full"
-    std::string words(to_string(First));
-    for (int i = static_cast<int>(First) + 1; i <= static_cast<int>(Last); ++i)
-      words.append(", ").append(to_string(static_cast<decltype(Last)>(i)));
+    std::string words;
+    for (int i = static_cast<int>(First); i <= static_cast<int>(Last); ++i)
+      words.append(words.empty() ? "" : ", ").append(to_string(static_cast<decltype(Last)>(i)));
     return words;
   }
 };
@@ -123,14 +123,15 @@ class FieldReader {
   void operator()(std::string_view key, T&& value, const Limits&... limits) {
     const auto rule = make_rule(limits...);
     const FieldPlace place{&place_, key};
-    if (const auto* json = find(place, rule.need)) read(*json, value, place, rule);
+    constexpr bool kIsWord = HasWord<decltype(bare(value))>;
+    if (const auto* json = find(place, rule, kIsWord)) read(*json, value, place, rule);
   }
   // A list of objects, each for `read_one(FieldReader&)`.
   template <class Read, class... Limits>
   void each(std::string_view key, Read read_one, const Limits&... limits) {
     const auto rule = make_rule(limits...);
     const FieldPlace place{&place_, key};
-    const auto* json = find(place, rule.need);
+    const auto* json = find(place, rule, false);
     if (const auto* list = json == nullptr ? nullptr : list_of(*json, place, rule, "tables"))
       for (std::size_t i = 0; i < list->size(); ++i) read((*list)[i], read_one, FieldPlace{&place, {}, i}, rule);
   }
@@ -146,8 +147,6 @@ class FieldReader {
       mistake(key, "must be " + std::string(known));
   }
 
-  // That a field which is read elsewhere is there.
-  void require(std::string_view key) { static_cast<void>(find(FieldPlace{&place_, key}, Need::required)); }
   // What stands there, JSON's null too; nullptr when nothing does.
   const boost::json::value* get(std::string_view key) const { return object_.if_contains(key); }
   void mistake(std::string_view key, std::string_view what) { mistakes_.add(FieldPlace{&place_, key}.path(), what); }
@@ -173,6 +172,11 @@ class FieldReader {
   }
 
   template <class T>
+  static T bare(const T&);
+  template <class T>
+  static T bare(const std::optional<T>&);
+
+  template <class T>
   void read(const boost::json::value& json, T& value, const FieldPlace& place, const Rule& rule) {
     if constexpr (std::same_as<T, bool>) {
       read_truth(json, value, place);
@@ -180,7 +184,6 @@ class FieldReader {
       read_text(json, value, place, rule);
     } else if constexpr (HasWord<T>) {
       const auto* text = json.if_string();
-      if (text != nullptr && text->empty() && mistakes_.from() == From::peer) return;
       auto word = text == nullptr ? std::nullopt : Word<T>::parse(std::string_view(*text));
       if (word)
         value = *word;
@@ -230,8 +233,8 @@ class FieldReader {
       read((*list)[i], values.emplace_back(), FieldPlace{&place, {}, i}, rule);
   }
 
-  // The value when it is there and not null; that a needed one is missing is a mistake.
-  const boost::json::value* find(const FieldPlace& place, Need need);
+  // The value when something is said there; that a needed one is missing is a mistake.
+  const boost::json::value* find(const FieldPlace& place, const Rule& rule, bool is_word);
   const boost::json::array* list_of(const boost::json::value& json, const FieldPlace& place, const Rule& rule,
                                     std::string_view of);
   const boost::json::object* table(const boost::json::value& json, const FieldPlace& place);

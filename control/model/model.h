@@ -11,6 +11,8 @@
 
 #include "control/model/downtime.h"
 #include "control/model/phases.h"
+#include "dataplane/protocol/transfer.h"
+#include "transport/frames/compress.h"
 
 namespace backhaul {
 
@@ -39,7 +41,7 @@ struct DiskPlace {
   // At the appliance: a path as its driver and data plane see it, or the NBD URI (dataplane/nbd/nbd.h) of a disk that
   // is only exported and cannot be a target. At a host agent: a path below its store.
   std::string path;
-  std::string format = "raw";    // raw, vhdx, vhdx-fixed
+  DiskFormat format = DiskFormat::raw;
   std::uint64_t size_bytes = 0;  // 0: not known yet
 };
 
@@ -63,8 +65,8 @@ struct CommitPolicy {
 struct TransferSettings {
   std::uint32_t lanes = 0;
   std::uint64_t limit_bytes_per_s = 0;
-  std::string verify = "written";  // none, written, full
-  std::string compress = "auto";
+  VerifyMode verify = VerifyMode::written;
+  CompressMode compress = CompressMode::automatic;
 };
 
 struct ShutdownSettings {

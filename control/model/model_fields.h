@@ -13,6 +13,12 @@ template <>
 struct Word<Direction> : Words<parse_direction, Direction::primary_to_recovery> {};
 template <>
 struct Word<CommitMode> : Words<parse_commit_mode, CommitMode::undo_after> {};
+template <>
+struct Word<VerifyMode> : Words<parse_verify_mode, VerifyMode::full> {};
+template <>
+struct Word<DiskFormat> : Words<parse_disk_format, DiskFormat::vhdx_fixed> {};
+template <>
+struct Word<CompressMode> : Words<parse_compress_mode, CompressMode::zstd> {};
 
 inline constexpr Within kTimeout_s{1, 24 * 3600};
 inline constexpr AtMost kMostGroups{64}, kMostGroupItems{256};
@@ -31,7 +37,7 @@ void fields(A& a, VmDescription& v) {
 template <class A>
 void fields(A& a, DiskPlace& v) {
   a("name", v.name, Need::required), a("path", v.path, Need::required);
-  a("format", v.format, OneOf{"raw, vhdx, vhdx-fixed"}), a("size_bytes", v.size_bytes);
+  a("format", v.format), a("size_bytes", v.size_bytes);
 }
 // What is declared of a location; a recovery location has no host but this appliance.
 template <class A>
@@ -47,7 +53,7 @@ void fields(A& a, CommitPolicy& v) {
 template <class A>
 void fields(A& a, TransferSettings& v) {
   a("lanes", v.lanes, Within{0, kMaxLanes}), a("limit_bytes_per_s", v.limit_bytes_per_s);
-  a("verify", v.verify, OneOf{"none, written, full"}), a("compress", v.compress, OneOf{"auto, off, zstd"});
+  a("verify", v.verify), a("compress", v.compress);
 }
 template <class A>
 void fields(A& a, ShutdownSettings& v) {

@@ -72,10 +72,9 @@ const QemuJob* QemuView::job(std::string_view id) const {
   return found == jobs.end() ? nullptr : &*found;
 }
 
-const QemuNode* QemuView::disk(const std::string& path, std::string_view format) const {
-  const std::string_view driver = format == "raw" ? "raw" : "vhdx";
+const QemuNode* QemuView::disk(const std::string& path, DiskFormat format) const {
   for (const auto& node : nodes) {
-    if (node.driver != driver) continue;
+    if (node.driver != qemu_format(format)) continue;
     std::error_code failed;
     if (node.file == path || (std::filesystem::equivalent(node.file, path, failed) && !failed)) return &node;
   }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "control/drivers/qemu/qmp_client.h"
+#include "dataplane/disk/disk.h"
 
 namespace backhaul {
 
@@ -40,6 +41,9 @@ struct QemuJob {
   std::uint64_t done = 0, total = 0;
 };
 
+// QEMU's name of a format: both kinds of VHDX are one to it.
+constexpr const char* qemu_format(DiskFormat format) noexcept { return format == DiskFormat::raw ? "raw" : "vhdx"; }
+
 // QEMU as it is now. Pointers are into it.
 struct QemuView {
   std::string status;  // of the VM: running, paused, shutdown, io-error, prelaunch, ...
@@ -50,8 +54,8 @@ struct QemuView {
   const QemuNode* node(std::string_view name) const;
   const QemuJob* job(std::string_view id) const;
   bool is_top(std::string_view name) const { return tops.find(name) != tops.end(); }
-  // The format node over the file at `path` (compared as files); `format` as the item says it.
-  const QemuNode* disk(const std::string& path, std::string_view format) const;
+  // The format node over the file at `path` (compared as files).
+  const QemuNode* disk(const std::string& path, DiskFormat format) const;
 };
 // Errors also: driver_protocol when an answer has another shape than QEMU 7's.
 Result<QemuView> look_at_qemu(QmpClient& qmp);

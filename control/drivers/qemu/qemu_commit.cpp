@@ -203,7 +203,8 @@ Result<void> commit_offline(QemuSession& s, const HeldDisk& disk) {
   std::error_code problem;
   if (!std::filesystem::exists(disk.overlay_file, problem)) return {};
   const auto& tool = s.options->image_tool;
-  if (disk.format != "raw") {  // it opens a backing file read-only first, and then refuses a log that was left behind
+  if (disk.format !=
+      DiskFormat::raw) {  // it opens a backing file read-only first, and then refuses a log that was left behind
     BH_TRY(const auto replayed, run_child({tool, "check", "-q", "-f", "vhdx", "-r", "all", disk.path}, "", kOffline));
     if (replayed.exit_status != 0)
       return driver_failed(fmt::format("{} check {}: {}", tool, disk.path, replayed.errors));

@@ -48,7 +48,7 @@ Result<const QemuNode*> writable_node(const QemuView& view, const DiskPlace& dis
   const auto* node = view.disk(disk.path, disk.format);
   if (node == nullptr)
     return driver_failed(fmt::format("disk {}: QEMU has no {} image {} open; images of other formats are not supported",
-                                     disk.name, disk.format, disk.path));
+                                     disk.name, to_string(disk.format), disk.path));
   if (!view.is_top(node->name))
     return driver_failed(
         fmt::format("disk {}: something lies between the guest and {} (a snapshot or a job of somebody else)",
@@ -67,10 +67,9 @@ void delete_leftovers(const QemuSession& s) {
 
 // With the backing file on record, so that qemu-img can commit it when QEMU is gone.
 Result<void> create_overlay(const QemuSession& s, const HeldDisk& disk) {
-  BH_TRY(const auto made,
-         run_child({s.options->image_tool, "create", "-q", "-f", "qcow2", "-u", "-b", disk.path, "-F",
-                    disk.format == "raw" ? "raw" : "vhdx", disk.overlay_file, std::to_string(disk.size_bytes)},
-                   "", std::chrono::seconds(s.options->timeout_s)));
+  BH_TRY(const auto made, run_child({s.options->image_tool, "create", "-q", "-f", "qcow2", "-u", "-b", disk.path, "-F",
+                                     qemu_format(disk.format), disk.overlay_file, std::to_string(disk.size_bytes)},
+                                    "", std::chrono::seconds(s.options->timeout_s)));
   if (made.exit_status != 0) return driver_failed(fmt::format("{}: {}", s.options->image_tool, made.errors));
   UniqueFd fd(::open(disk.overlay_file.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd || ::fsync(fd.get()) != 0) return Error::from_errno(errno, "sync " + disk.overlay_file);

@@ -14,6 +14,7 @@
 
 #include "base/unique_fd.h"
 #include "control/drivers/child_process.h"
+#include "control/drivers/qemu/qemu_blocks.h"
 #include "control/model/control_error.h"
 #include "dataplane/disk/disk.h"
 #include "dataplane/linux/linux_storage.h"
@@ -74,7 +75,7 @@ Result<void> add_disks(std::vector<std::string>& argv, const QemuDefinition& def
                             {"filename", disk.path},
                             {"discard", "unmap"},
                             {"cache", cache}};
-    const json::object format{{"driver", disk.format == "raw" ? "raw" : "vhdx"},
+    const json::object format{{"driver", qemu_format(disk.format)},
                               {"node-name", qemu_disk_node(i)},
                               {"file", file_node},
                               {"discard", "unmap"},
@@ -189,7 +190,7 @@ bool disk_is_in_use(const std::string& path) { return is_locked(path, kFirstLock
 
 Result<std::uint64_t> virtual_size(const DiskPlace& disk) {
   BH_TRY(auto file, open_linux_file(disk.path, OpenMode::read));
-  if (disk.format == "raw") return file->size();
+  if (disk.format == DiskFormat::raw) return file->size();
   BH_TRY(const auto opened, open_disk(std::move(file), OpenMode::read, system_random()));
   return opened->size();
 }

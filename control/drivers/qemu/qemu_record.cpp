@@ -28,7 +28,7 @@ constexpr std::array<std::string_view, 4> kPhases{"taking", "open", "broken", "r
 json::object to_object(const HeldDisk& disk) {
   return {{"name", disk.name},
           {"path", disk.path},
-          {"format", disk.format},
+          {"format", to_string(disk.format)},
           {"size_bytes", disk.size_bytes},
           {"overlay_file", disk.overlay_file},
           {"overlay_node", disk.overlay_node},
@@ -44,6 +44,12 @@ json::object to_object(const HeldSnapshot& held) {
 
 // Members of an object of ours; a missing or wrong one throws, and parse_file() turns that into an error.
 
+DiskFormat format_at(const json::object& disk) {
+  const auto format = parse_disk_format(text_at(disk, "format"));
+  if (!format) throw std::runtime_error("format");
+  return *format;
+}
+
 HeldSnapshot held_from(const json::object& object) {
   HeldSnapshot held;
   held.id = text_at(object, "id");
@@ -55,7 +61,7 @@ HeldSnapshot held_from(const json::object& object) {
   held.why_broken = text_at(object, "why_broken");
   for (const auto& value : object.at("disks").as_array()) {
     const auto& disk = value.as_object();
-    held.disks.push_back({text_at(disk, "name"), text_at(disk, "path"), text_at(disk, "format"),
+    held.disks.push_back({text_at(disk, "name"), text_at(disk, "path"), format_at(disk),
                           disk.at("size_bytes").to_number<std::uint64_t>(), text_at(disk, "overlay_file"),
                           text_at(disk, "overlay_node"), text_at(disk, "job")});
   }
@@ -84,7 +90,7 @@ QemuDefinition definition_from(const json::object& object) {
   definition.vm = std::move(*vm);
   for (const auto& value : object.at("disks").as_array()) {
     const auto& disk = value.as_object();
-    definition.disks.push_back({text_at(disk, "name"), text_at(disk, "path"), text_at(disk, "format"),
+    definition.disks.push_back({text_at(disk, "name"), text_at(disk, "path"), format_at(disk),
                                 disk.at("size_bytes").to_number<std::uint64_t>()});
   }
   definition.machine = text_at(object, "machine");

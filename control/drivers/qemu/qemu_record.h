@@ -23,7 +23,8 @@ struct QemuDefinition {
 // A disk of a held snapshot. While `overlay_file` is not empty that file may hold writes of the guest that the disk
 // itself lacks: it is deleted only when everything in it is in the disk.
 struct HeldDisk {
-  std::string name, path, format;  // format as the item says: raw, vhdx, vhdx-fixed
+  std::string name, path;
+  DiskFormat format = DiskFormat::raw;  // as the item says
   std::uint64_t size_bytes = 0;
   std::string overlay_file, overlay_node, job;
 };

@@ -83,9 +83,6 @@ Result<QemuSession> open_qemu_session(const QemuDriverOptions& options, const Vm
   session.attached = !session.socket.empty();
   if (!session.attached) session.socket = session.files.monitor();
   for (auto disk : vm.disks) {
-    if (!parse_disk_format(disk.format))
-      return make_error(BaseErrc::unsupported,
-                        fmt::format("disk {}: format '{}'; this driver takes raw and vhdx", disk.name, disk.format));
     BH_TRY(disk.path, qemu_disk_path(options, disk.path));
     session.disks.push_back(std::move(disk));
   }

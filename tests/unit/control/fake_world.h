@@ -254,7 +254,7 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
         const bool fresh = kept.empty();
         for (const auto& disk : ref.disks) {
           if (fresh) kept[disk.path] = world_.disk(host_, disk.path).content;
-          snapshot.disks.push_back({disk.name, id + "|" + disk.path, "raw", 100});
+          snapshot.disks.push_back({disk.name, id + "|" + disk.path, DiskFormat::raw, 100});
         }
         world_.tokens.insert(snapshot.token);
         return snapshot;
@@ -359,8 +359,15 @@ inline Item make_item(const std::string& id) {
   item.id = id;
   item.vm = {id, 2, 1024, 1, "uefi", false, {{"eth0", "LAN", ""}}};
   item.recovery = {
-      "", "files", "", {}, {{"os", "/r/" + id + "-os", "raw", 100}, {"data", "/r/" + id + "-data", "raw", 100}}, true};
-  item.primary = {"hv1", "files", "", {}, {{"os", id + "-os", "raw", 100}, {"data", id + "-data", "raw", 100}}, true};
+      "",
+      "files",
+      "",
+      {},
+      {{"os", "/r/" + id + "-os", DiskFormat::raw, 100}, {"data", "/r/" + id + "-data", DiskFormat::raw, 100}},
+      true};
+  item.primary = {
+      "hv1", "files", "", {}, {{"os", id + "-os", DiskFormat::raw, 100}, {"data", id + "-data", DiskFormat::raw, 100}},
+      true};
   return item;
 }
 

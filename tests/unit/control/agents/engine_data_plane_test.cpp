@@ -177,7 +177,7 @@ TEST_F(EnginePlane, what_a_vm_wrote_since_its_disk_was_delivered_is_read_and_not
   auto back = round(kThere, kHere, 1);
   back.changed = {{5 * kMiB, 3}};
   back.base_root = delivered;
-  back.verify = "full";
+  back.verify = VerifyMode::full;
   recovery_->write("web-os.img", std::string(kept).replace(kMiB, 5, "wrong"));  // not what was sent
   const auto refused = finish(back);
   ASSERT_FALSE(refused);
@@ -217,8 +217,8 @@ TEST_F(EnginePlane, a_full_round_needs_no_old_disk) {
   EXPECT_EQ(look(kThere).state, TargetState::absent);
   auto full = round(kHere, kThere, 1);
   full.sync = DataSync::for_synchronization;
-  full.verify = "none";
-  full.target_format = "vhdx";
+  full.verify = VerifyMode::none;
+  full.target_format = DiskFormat::vhdx;
   const auto sent = finish(full);
   EXPECT_SUCCEEDED(sent);
   EXPECT_TRUE(sent->root_digest_target.empty());

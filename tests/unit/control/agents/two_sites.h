@@ -140,7 +140,7 @@ class TwoSites : public ::testing::Test {
     request.run = "test/" + std::to_string(epoch);
     request.source = source;
     request.target = target;
-    request.target_format = "raw";
+    request.target_format = DiskFormat::raw;
     request.epoch = epoch;
     return request;
   }

@@ -46,7 +46,9 @@ class CommandDriver : public ::testing::Test {
     EXPECT_EQ(outcome->exit_status == 0, expect_success) << outcome->errors;
   }
   VmRef vm() const {
-    return {"web", {{"root", root_.string()}}, {{"os", "os.img", "raw", 0}, {"data", "data.img", "raw", 0}}};
+    return {"web",
+            {{"root", root_.string()}},
+            {{"os", "os.img", DiskFormat::raw, 0}, {"data", "data.img", DiskFormat::raw, 0}}};
   }
   static std::string content(const fs::path& path) {
     std::ifstream file(path, std::ios::binary);

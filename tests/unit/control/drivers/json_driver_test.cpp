@@ -27,7 +27,7 @@ class RecordingDriver final : public VmDriver {
   }
   Result<Snapshot> snapshot(const VmRef&, const std::string& id) override {
     asked = "snapshot " + id;
-    return Snapshot{id, "token-1", {{"os", "/snapshots/os", "raw", 1 << 20}}};
+    return Snapshot{id, "token-1", {{"os", "/snapshots/os", DiskFormat::raw, 1 << 20}}};
   }
   Result<ChangedExtents> changed_extents(const VmRef&, const std::string& disk, const std::string& since,
                                          const std::string& id) override {
@@ -100,7 +100,7 @@ class JsonDriverLoop : public ::testing::Test {
   JsonDriverLoop() {
     vm.vm = "web01";
     vm.settings = {{"root", "somewhere"}};
-    vm.disks = {{"os", "web01-os.img", "vhdx", 1 << 20}};
+    vm.disks = {{"os", "web01-os.img", DiskFormat::vhdx, 1 << 20}};
     description.name = "web01";
     description.nics = {{"eth0", "LAN", ""}};
   }
@@ -112,7 +112,7 @@ class JsonDriverLoop : public ::testing::Test {
 
 TEST_F(JsonDriverLoop, describe_brings_the_vm_there_and_the_facts_back) {
   behind.facts.power = PowerState::running;
-  behind.facts.disks = {{"os", "web01-os.img", "vhdx", 77}};
+  behind.facts.disks = {{"os", "web01-os.img", DiskFormat::vhdx, 77}};
   behind.facts.vm = description;
   const auto facts = driver.describe(vm);
   ASSERT_TRUE(facts) << facts.error().to_string();
@@ -120,7 +120,7 @@ TEST_F(JsonDriverLoop, describe_brings_the_vm_there_and_the_facts_back) {
   EXPECT_EQ(facts->power, PowerState::running);
   ASSERT_EQ(facts->disks.size(), 1u);
   EXPECT_EQ(facts->disks[0].size_bytes, 77u);
-  EXPECT_EQ(facts->disks[0].format, "vhdx");
+  EXPECT_EQ(facts->disks[0].format, DiskFormat::vhdx);
   ASSERT_TRUE(facts->vm);
   EXPECT_EQ(facts->vm->nics.at(0).network, "LAN");
 }

@@ -111,7 +111,7 @@ TEST_F(Failback, ForSynchronizationShutsDownFirstAndUsesNoDigests) {
   expect_at_home();
   for (const auto& request : world.requests) {
     EXPECT_EQ(request.sync, DataSync::for_synchronization);
-    EXPECT_EQ(request.verify, "none");
+    EXPECT_EQ(request.verify, VerifyMode::none);
     EXPECT_FALSE(request.changed);
   }
   EXPECT_EQ(world.log[0].substr(0, 8), "shutdown");

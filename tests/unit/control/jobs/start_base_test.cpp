@@ -43,7 +43,7 @@ TEST(StartBase, AKeptDiskThatIsNotWhatTheVmWasStartedFromIsComparedAsAWhole) {
   const auto job = bench.service->reprotect(kAdmin, "web").value();
   ASSERT_TRUE(bench.run_until_job(job, JobState::succeeded)) << bench.errors_of(job);
   EXPECT_TRUE(bench.world.requests[before].changed);
-  EXPECT_EQ(bench.world.requests[before].verify, "full") << "it proves that it is the base";
+  EXPECT_EQ(bench.world.requests[before].verify, VerifyMode::full) << "it proves that it is the base";
   EXPECT_FALSE(bench.world.requests.back().changed);
   EXPECT_TRUE(bench.world.requests.back().base_root.empty());
 }

@@ -93,9 +93,9 @@ TEST(Declaration, ADiskThatIsOnlyExportedCanBeASourceAndNoTarget) {
   disk.path = "nbd://192.0.2.1/os";
   EXPECT_NE(cause_of(item).find("in the clear"), std::string::npos) << cause_of(item);
   disk.path = "nbd://localhost/os";
-  disk.format = "vhdx";
+  disk.format = DiskFormat::vhdx;
   EXPECT_NE(cause_of(item).find("an NBD export is raw"), std::string::npos) << cause_of(item);
-  disk.format = "raw";
+  disk.format = DiskFormat::raw;
   item.primary.disks[0].path = "nbd://localhost/os";
   EXPECT_NE(cause_of(item).find("primary.disks.os: a failback writes here"), std::string::npos) << cause_of(item);
 }

@@ -14,6 +14,16 @@
 #include "dataplane/protocol/transfer.h"
 
 namespace backhaul {
+
+enum class Brake { rim = 1, disc };
+std::string_view to_string(Brake brake) { return brake == Brake::rim ? "rim" : "disc"; }
+std::optional<Brake> parse_brake(std::string_view text) {
+  if (text == "rim") return Brake::rim;
+  return text == "disc" ? std::optional(Brake::disc) : std::nullopt;
+}
+template <>
+struct Word<Brake> : Words<parse_brake, Brake::disc, Brake::rim> {};
+
 namespace {
 
 struct Wheel {
@@ -26,6 +36,7 @@ struct Bicycle {
   std::int64_t sold_unix_s = 0;
   double kilograms = 0;
   std::optional<bool> lamp;
+  std::optional<Brake> front, back;
   std::vector<Wheel> wheels;
   std::vector<std::uint32_t> chainrings{42};
 };
@@ -38,6 +49,7 @@ void fields(A& a, Bicycle& v) {
   a("maker", v.maker, AtMost{8}), a("kind", v.kind, OneOf{"town, race"}),
       a("gears", v.gears, Need::declared, Within{1, 33});
   a("sold", v.sold_unix_s), a("kilograms", v.kilograms), a("lamp", v.lamp), a("wheels", v.wheels, AtMost{2});
+  a("front", v.front), a("back", v.back);
   a("chainrings", v.chainrings, Within{20, 60});
 }
 
@@ -51,11 +63,13 @@ std::string cause(std::string_view json, From from) {
 
 TEST(Fields, EveryKindOfFieldComesThroughAndWhatIsNotSaidKeepsItsDefault) {
   Bicycle bicycle;
-  bicycle = {"ours", "race", 22, -5, 8.5, false, {{"front", 20}, {"back", 24}}, {34, 50}};
+  bicycle = {"ours", "race", 22, -5, 8.5, false, Brake::disc, {}, {{"front", 20}, {"back", 24}}, {34, 50}};
   const auto back = read_fields<Bicycle>(write_fields(bicycle), From::store, "", ControlErrc::invalid);
   ASSERT_TRUE(back) << back.error().cause();
   EXPECT_EQ(write_fields(*back), write_fields(bicycle));
   EXPECT_EQ(back->wheels[1].spokes, 24u);
+  EXPECT_EQ(back->front, Brake::disc);
+  EXPECT_FALSE(back->back);
   const auto plain = read(R"({"gears": 3, "maker": null})", From::people);
   ASSERT_TRUE(plain) << plain.error().cause();
   EXPECT_EQ(plain->maker, "nobody");
@@ -65,20 +79,25 @@ TEST(Fields, EveryKindOfFieldComesThroughAndWhatIsNotSaidKeepsItsDefault) {
 }
 
 TEST(Fields, PeopleAreToldEveryMistakeWithItsPath) {
-  EXPECT_EQ(cause(R"({"maker": "much too long", "kind": "", "sold": 1.5, "lamp": "yes", "bell": 1, "horn": null,
+  EXPECT_EQ(
+      cause(
+          R"({"maker": "much too long", "kind": "", "sold": 1.5, "lamp": "yes", "front": "", "back": 3, "bell": 1, "horn": null,
                      "wheels": [{"name": "", "spokes": 3}, 7], "chainrings": [61, "x"]})",
-                  From::people),
-            "shop: maker: has at most 8 bytes\n"
-            "shop: kind: must be one of town, race\n"
-            "shop: gears: is missing\n"
-            "shop: sold: must be a whole number from 0 to 9223372036854775807\n"
-            "shop: lamp: must be true or false\n"
-            "shop: wheels[0].name: must not be empty\n"
-            "shop: wheels[0].spokes: must be a whole number from 12 to 48\n"
-            "shop: wheels[1]: must be a table\n"
-            "shop: chainrings[0]: must be a whole number from 20 to 60\n"
-            "shop: chainrings[1]: must be a whole number from 20 to 60\n"
-            "shop: bell: is no known key; known are chainrings, gears, kilograms, kind, lamp, maker, sold, wheels");
+          From::people),
+      "shop: maker: has at most 8 bytes\n"
+      "shop: kind: must be one of town, race\n"
+      "shop: gears: is missing\n"
+      "shop: sold: must be a whole number from 0 to 9223372036854775807\n"
+      "shop: lamp: must be true or false\n"
+      "shop: wheels[0].name: must not be empty\n"
+      "shop: wheels[0].spokes: must be a whole number from 12 to 48\n"
+      "shop: wheels[1]: must be a table\n"
+      "shop: front: must be one of rim, disc\n"
+      "shop: back: must be one of rim, disc\n"
+      "shop: chainrings[0]: must be a whole number from 20 to 60\n"
+      "shop: chainrings[1]: must be a whole number from 20 to 60\n"
+      "shop: bell: is no known key; known are back, chainrings, front, gears, kilograms, kind, lamp, maker, sold, "
+      "wheels");
   EXPECT_EQ(cause(R"({"gears": 2.0})", From::people), "shop: gears: must be a whole number from 1 to 33");
   EXPECT_EQ(cause(R"({"gears": 1, "wheels": [{}, {}, {}]})", From::people), "shop: wheels: has at most 2 entries");
   std::string many = R"({"gears": 1)";
@@ -90,10 +109,11 @@ TEST(Fields, OfAPeerTheFirstMistakeIsToldAndWhatItDoesNotKnowIsNone) {
   EXPECT_EQ(cause(R"({"gears": 34, "lamp": 1})", From::peer),
             "shop: field 'gears' must be a whole number from 1 to 33");
   EXPECT_EQ(cause(R"({"wheels": [{"spokes": 20}]})", From::peer), "shop: field 'wheels[0].name' is missing");
-  const auto unsure = read(R"({"bell": 1, "gears": 0, "kind": "", "wheels": [{"name": ""}]})", From::peer);
+  const auto unsure = read(R"({"bell": 1, "gears": 0, "kind": "", "front": "", "wheels": [{"name": ""}]})", From::peer);
   ASSERT_TRUE(unsure) << unsure.error().cause();
   EXPECT_EQ(unsure->gears, 1u);
   EXPECT_EQ(unsure->kind, "town");
+  EXPECT_FALSE(unsure->front);
   EXPECT_TRUE(read("{}", From::peer)) << "people must say the gears, a peer need not";
 }
 

@@ -21,7 +21,7 @@ Job filled_job() {
   job.request.direction = Direction::primary_to_recovery;
   job.request.allow_forced_shutdown = true;
   job.request.complete = {CompleteMode::window, 1.5, 1, 2, 3};
-  job.source.disks = {{"os", "/a", "raw", std::uint64_t{1} << 40}};
+  job.source.disks = {{"os", "/a", DiskFormat::raw, std::uint64_t{1} << 40}};
   job.source.settings = {{"x", 1}};
   job.gates = {false, true};
   job.round.number = 3;
@@ -73,6 +73,15 @@ TEST(ModelJson, MissingFieldsKeepDefaultsAndWrongOnesAreNamed) {
            {R"({"current_task": -1})", "current_task"},
            {R"({"tasks": [{}], "current_task": 1})", "current_task"}}) {
     auto bad = job_from_json(text);
+    ASSERT_FALSE(bad) << text;
+    EXPECT_EQ(bad.error(), make_error_code(ControlErrc::store_damaged));
+    EXPECT_NE(bad.error().cause().find(path), std::string::npos) << bad.error().cause();
+  }
+  for (const auto& [text, path] : std::initializer_list<std::pair<const char*, const char*>>{
+           {R"({"transfer": {"verify": "often"}})", "transfer.verify"},
+           {R"({"transfer": {"compress": ""}})", "transfer.compress"},
+           {R"({"recovery": {"disks": [{"format": "qcow2"}]}})", "format"}}) {
+    const auto bad = item_from_json(text);
     ASSERT_FALSE(bad) << text;
     EXPECT_EQ(bad.error(), make_error_code(ControlErrc::store_damaged));
     EXPECT_NE(bad.error().cause().find(path), std::string::npos) << bad.error().cause();
