@@ -154,7 +154,7 @@ TEST(Fields, AStoredItemAboveABoundStillOpensCappedAndTheLogSaysSoOnce) {
     const auto item = item_from_json(stored);
     ASSERT_TRUE(item) << item.error().cause();
     EXPECT_EQ(item->transfer.lanes, kMaxLanes);
-    EXPECT_EQ(item->transfer.verify, "full");
+    EXPECT_EQ(item->transfer.verify, VerifyMode::full);
   }
   const auto text = log.text();
   const auto said = text.find("item old: transfer.lanes: 64 is above the bound of 16, which is used instead");
