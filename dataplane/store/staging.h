@@ -1,4 +1,4 @@
-// Staging: how a target disk is changed so that a cancel gives the old disk back byte for byte. Three ways behind one
+// Staging: how a target disk is changed so that a cancel gives the old disk back byte for byte. Four kinds behind one
 // interface; which one is in the session journal's first record. Paths of one disk `dir/name`:
 //   dir/.name.backhaul/            the session; exists only while a transfer is unfinished or its old disk is kept
 //     journal index undo           its state, digests, undo log
