@@ -7,7 +7,6 @@
 
 #include "apps/commands.h"
 #include "control/agents/node_config.h"
-#include "control/model/control_error.h"
 #include "control/store/records.h"
 
 namespace backhaul {

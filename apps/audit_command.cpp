@@ -1,8 +1,6 @@
 // backhaul audit list, backhaul events
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "apps/api_command.h"
 #include "apps/api_view.h"
 

@@ -1,8 +1,6 @@
 // backhaul token create|list|remove
 #include <fmt/format.h>
 
-#include <ctime>
-
 #include "apps/api_command.h"
 #include "apps/api_view.h"
 #include "apps/appliance_state.h"

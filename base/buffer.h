@@ -1,9 +1,8 @@
-// Memory owned by one holder, aligned for direct I/O and reused: a fresh page is dear, so
-// buffers are allocated once per lane and never per block.
+// Memory with one owner, aligned for direct I/O. A fresh page costs a fault, so a lane allocates its buffers once and
+// never per block.
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <cstring>
 #include <new>
 #include <span>

@@ -2,7 +2,6 @@
 // unit of work (docs/ARCHITECTURE.md). All sizes are bytes unless the name says otherwise.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 namespace backhaul {
@@ -18,8 +17,7 @@ inline constexpr std::uint64_t kExtentSize = 4 * kMiB;
 inline constexpr std::uint64_t kBlocksPerExtent = kExtentSize / kBlockSize;
 static_assert(kBlocksPerExtent == 128);
 
-// Everything that is read or written directly starts and ends on this boundary, which suits
-// every sector size in use.
+// Direct reads and writes start and end on this boundary, which suits every sector size in use.
 inline constexpr std::uint64_t kIoAlignment = 4096;
 
 constexpr std::uint64_t align_down(std::uint64_t value, std::uint64_t unit) { return value / unit * unit; }

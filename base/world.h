@@ -25,7 +25,7 @@ class Random {
   virtual std::uint64_t next() = 0;
 };
 
-// The real ones; thread-safe, live for the whole process. Randomness comes from the kernel.
+// The real ones; thread-safe, they live as long as the process. Randomness comes from the kernel.
 Clock& system_clock();
 Random& system_random();
 

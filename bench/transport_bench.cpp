@@ -7,7 +7,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <future>

@@ -70,8 +70,8 @@ Result<HashKernel> choose_hash_kernel(const CpuFeatures& features, std::string_v
   if (!wanted.empty())
     return Error(BaseErrc::invalid_argument,
                  "BACKHAUL_HASH_KERNEL is \"" + std::string(wanted) + "\"; it can be multi-buffer or one-buffer");
-  // Each of the library's widths outruns one buffer on the same CPU: 2.0 times with AVX-512 and 1.9 with two SHA-NI
-  // lanes where OpenSSL has SHA-NI too; without it 3.4 times with AVX2 and 1.8 with SSE (bench/checksum_bench.cpp).
+  // Each of the library's widths beats one buffer on the same CPU: 2.0 times with AVX-512 and 1.9 with two SHA-NI lanes
+  // where OpenSSL has SHA-NI too; without it 3.4 times with AVX2 and 1.8 with SSE (bench/checksum_bench.cpp).
   return features.multi_buffer ? HashKernel::multi_buffer : HashKernel::one_buffer;
 }
 

@@ -1,5 +1,5 @@
-// Digests of blocks: SHA-256 (FIPS 180-4) cut to its first 128 bits. Many blocks in, many digests out: the batch
-// is what keeps the multi-buffer lanes full. A BlockHasher belongs to one lane's thread.
+// Digests of blocks: SHA-256 (FIPS 180-4) cut to its first 128 bits. Callers digest many blocks at once: a batch keeps
+// the multi-buffer lanes full. A BlockHasher belongs to one lane's thread.
 #pragma once
 
 #include <array>
@@ -40,15 +40,15 @@ enum class HashKernel {
 };
 std::string_view to_string(HashKernel kernel) noexcept;
 
-// What of the CPU matters to the choice of a kernel.
+// The CPU features that decide between the kernels.
 struct CpuFeatures {
   bool multi_buffer = false;  // the least that libipsec-mb asks for: SSE4.2, AES-NI, PCLMULQDQ
 };
-// The rule of select_hash_kernel, as a function of what it looks at. `wanted` is a kernel's name, or empty.
+// select_hash_kernel()'s rule as a pure function. `wanted` is a kernel's name, or empty.
 Result<HashKernel> choose_hash_kernel(const CpuFeatures& features, std::string_view wanted);
 
-// The kernel for this CPU: from CPU features and nothing else, or BACKHAUL_HASH_KERNEL=multi-buffer|one-buffer.
-// Decided once; an unknown name in the variable is an error.
+// The kernel for this CPU. BACKHAUL_HASH_KERNEL=multi-buffer|one-buffer overrides the CPU features; an unknown name in
+// it is an error. Decided once.
 Result<HashKernel> select_hash_kernel();
 
 class BlockHasher {
@@ -67,7 +67,7 @@ Result<std::unique_ptr<BlockHasher>> make_block_hasher(HashKernel kernel);
 // Whether every byte is zero. Stops at the first that is not.
 bool is_zero(Bytes data) noexcept;
 
-// Digest of a block of `size_bytes` zero bytes (1 to kBlockSize). The whole-block one is computed once.
+// Digest of a block of `size_bytes` zero bytes (1 to kBlockSize). A whole block's is computed once.
 BlockDigest zero_block_digest(std::uint64_t size_bytes = kBlockSize);
 
 }  // namespace backhaul

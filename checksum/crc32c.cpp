@@ -7,7 +7,7 @@
 namespace backhaul {
 namespace {
 
-// ISA-L takes the length as an int; a whole number of cache lines keeps every piece but the first as aligned as `data`.
+// ISA-L takes an int length. A multiple of a cache line keeps the later pieces as aligned as `data`.
 constexpr std::size_t kMaxPiece = std::size_t{1} << 30;
 
 }  // namespace

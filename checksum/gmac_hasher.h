@@ -1,7 +1,6 @@
-// A keyed hash of blocks, for comparing alone: GMAC (NIST SP 800-38D, 6.4 and 7) under a key that both ends of one run
-// share and nobody else knows. Several times as fast as SHA-256. What it gives means nothing under another key: it is
-// never stored, and no root digest is made of it. docs/wire_protocol.md, section 11, argues why equal tags mean equal
-// blocks.
+// GMAC (NIST SP 800-38D, 6.4 and 7) of blocks, several times as fast as SHA-256; only for comparing them. Both ends of
+// one run share the key and nobody else knows it. A tag means nothing under another key, so tags are never stored and
+// enter no root digest. docs/wire_protocol.md, section 11, argues why equal tags mean equal blocks.
 #pragma once
 
 #include <array>
@@ -13,7 +12,7 @@ namespace backhaul {
 
 using GmacKey = std::array<std::byte, 16>;
 
-// Whether this CPU has the instructions; without them the library would use tables, whose timing tells of the key.
+// Whether this CPU has the instructions; without them the library would use tables, whose timing leaks the key.
 bool gmac_available() noexcept;
 
 // digests[i] = the GMAC tag of blocks[i] under AES-128 and a nonce of zeros. Error: BaseErrc::unsupported when not

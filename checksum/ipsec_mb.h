@@ -1,16 +1,16 @@
-// The table of libipsec-mb's functions that keep no state of their own (GCM, GMAC), chosen for this CPU. For the .cpp
-// files that call them; hashes by its job API have a state each (multi_buffer_hasher.cpp).
+// libipsec-mb's stateless functions (GCM, GMAC) for this CPU: one table for the process. Included by .cpp files only.
+// Its job API keeps state, one per hasher (multi_buffer_hasher.cpp).
 #pragma once
 
 #include <intel-ipsec-mb.h>
 
 namespace backhaul {
 
-// An expanded key. The library's header aligns it so only where its own macro names the system.
+// An expanded key. The library's header aligns the base only where a macro of its own is defined.
 struct alignas(64) ExpandedGcmKey : gcm_key_data {};
 
-// One for the process: nothing of it changes once it is made. nullptr where the CPU lacks what the library needs, or it
-// did not start.
+// The one table, immutable; any thread. nullptr: the CPU lacks what the library needs, or the library did not
+// initialise.
 const IMB_MGR* ipsec_mb() noexcept;
 
 }  // namespace backhaul

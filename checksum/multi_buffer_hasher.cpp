@@ -49,9 +49,9 @@ class MultiBufferHasher final : public BlockHasher {
 
   void digest(std::span<const Bytes> blocks, std::span<BlockDigest> digests) override {
     assert(blocks.size() == digests.size());
-    // A pass over the lanes takes as long with one lane in use as with all: about as long as half the lanes' blocks
-    // take one buffer at a time with SHA-NI, and as two blocks take without. A last pass with no more than that is
-    // skipped.
+    // A pass over the lanes takes the same time with one lane in use as with all: with SHA-NI the time of half as many
+    // blocks one buffer at a time, without it of two. A last pass of no more blocks than that goes one buffer at a
+    // time.
     const std::size_t tail = blocks.size() % lanes_.count;
     const std::size_t in_lanes = blocks.size() - (tail <= short_tail_ ? tail : 0);
     for (std::size_t i = 0; i < in_lanes; ++i) submit(blocks[i], digests[i], outputs_[i % outputs_.size()]);
@@ -75,7 +75,7 @@ class MultiBufferHasher final : public BlockHasher {
     job->cipher_direction = IMB_DIR_ENCRYPT;
     job->chain_order = IMB_ORDER_HASH_CIPHER;
     job->hash_alg = IMB_AUTH_SHA_256;
-    // An empty block may have no address, and the library refuses a null one.
+    // An empty block may have a null address, which the library refuses.
     job->src = block.empty() ? output.data() : reinterpret_cast<const std::uint8_t*>(block.data());
     job->hash_start_src_offset_in_bytes = 0;
     job->msg_len_to_hash_in_bytes = block.size();
@@ -96,8 +96,8 @@ class MultiBufferHasher final : public BlockHasher {
   std::string description_;
   std::size_t short_tail_ = 0;  // tails up to here are hashed one buffer at a time
   Sha256Stream one_buffer_;
-  // Jobs come back in the order of their submission, and the library holds fewer than this at any time, so an output
-  // is free again when its turn comes round.
+  // The library returns jobs in order and holds fewer than this at once, so an output is free again when it is used
+  // next.
   std::array<Output, IMB_MAX_JOBS> outputs_;
 };
 

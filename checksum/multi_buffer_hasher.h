@@ -1,5 +1,5 @@
-// SHA-256 of many blocks at once by libipsec-mb's job API. select_hash_kernel and make_block_hasher decide whether it
-// is used; the widths are here so that tests and benches can run each of them.
+// SHA-256 of many blocks at once by libipsec-mb's job API. select_hash_kernel() and make_block_hasher() decide whether
+// it is used; tests and benches run each width.
 #pragma once
 
 #include <array>
@@ -11,7 +11,7 @@
 
 namespace backhaul {
 
-// The library's implementations, by what they need of the CPU.
+// The library's implementations, by the CPU features that they need.
 enum class MultiBufferWidth {
   automatic,  // the widest that this CPU has
   avx512,     // 16 lanes
@@ -24,7 +24,7 @@ inline constexpr std::array kMultiBufferWidths = {MultiBufferWidth::automatic, M
                                                   MultiBufferWidth::sse};
 std::string_view to_string(MultiBufferWidth width) noexcept;
 
-// One library state (200 KiB) for each hasher. Error: BaseErrc::unsupported if this CPU lacks the width.
+// Each hasher owns one library state (200 KiB). Error: BaseErrc::unsupported if this CPU lacks the width.
 Result<std::unique_ptr<BlockHasher>> make_multi_buffer_hasher(MultiBufferWidth width);
 
 // What the library found in this CPU.

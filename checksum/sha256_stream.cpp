@@ -6,7 +6,7 @@
 namespace backhaul {
 namespace {
 
-// OpenSSL 3 looks an algorithm up by name at each use unless it is fetched first. Lives as long as the program.
+// Fetched once: OpenSSL 3 would look the algorithm up by name at each use. Lives as long as the program.
 const EVP_MD* sha256_algorithm() noexcept {
   static const EVP_MD* const algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);
   return algorithm;

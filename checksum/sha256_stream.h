@@ -1,5 +1,5 @@
-// SHA-256 (FIPS 180-4) over data that comes in pieces, by OpenSSL's EVP. One context, reused for message after
-// message, so that no message costs an allocation. Owned by one thread at a time.
+// SHA-256 (FIPS 180-4) over data that comes in pieces, by OpenSSL's EVP. The context is reused, so a message costs no
+// allocation. Owned by one thread at a time.
 #pragma once
 
 #include <openssl/evp.h>
@@ -13,12 +13,12 @@ namespace backhaul {
 
 class Sha256Stream {
  public:
-  // Begins the first message. Without memory for the context, or in a system whose OpenSSL has no SHA-256, the
-  // program ends: nothing here can go on without it.
+  // Begins the first message. Ends the program when there is no memory for the context or OpenSSL has no SHA-256:
+  // nothing can go on without it.
   Sha256Stream() noexcept;
 
   void update(Bytes data) noexcept;
-  // The digest of all since the last finish() (or the construction); begins the next message.
+  // The digest of everything since the last finish() or the construction; begins the next message.
   Sha256 finish() noexcept;
 
  private:

@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include <boost/json/object.hpp>
-
 #include "base/units.h"
 #include "control/model/control_error.h"
 #include "dataplane/protocol/engine_error.h"

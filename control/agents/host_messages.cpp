@@ -1,7 +1,5 @@
 #include "control/agents/host_messages.h"
 
-#include <algorithm>
-
 #include "control/model/control_error.h"
 #include "control/model/model_fields.h"
 #include "dataplane/protocol/messages.h"

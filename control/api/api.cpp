@@ -5,7 +5,6 @@
 #include <boost/json.hpp>
 
 #include <algorithm>
-#include <set>
 
 #include "control/api/api_context.h"
 #include "control/api/api_error.h"

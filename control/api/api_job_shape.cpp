@@ -4,7 +4,6 @@
 #include "control/api/api_json.h"
 #include "control/api/api_shapes.h"
 #include "control/model/iso_time.h"
-#include "control/model/model_json.h"
 
 namespace backhaul {
 namespace {

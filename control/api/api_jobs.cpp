@@ -6,7 +6,6 @@
 
 #include "control/api/api_body.h"
 #include "control/api/api_context.h"
-#include "control/api/api_error.h"
 #include "control/api/api_filter.h"
 #include "control/http/http_wire.h"
 #include "control/model/iso_time.h"

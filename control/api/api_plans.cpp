@@ -3,7 +3,6 @@
 
 #include "control/api/api_body.h"
 #include "control/api/api_context.h"
-#include "control/api/api_error.h"
 
 namespace backhaul {
 namespace {

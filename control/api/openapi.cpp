@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <boost/json.hpp>
 
-#include "control/api/api_error.h"
 #include "control/http/http_wire.h"
 
 namespace backhaul {

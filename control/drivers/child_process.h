@@ -4,7 +4,6 @@
 
 #include <boost/json/object.hpp>
 #include <chrono>
-#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>

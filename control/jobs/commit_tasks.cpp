@@ -3,7 +3,6 @@
 #include <boost/json.hpp>
 
 #include "control/jobs/job_flow.h"
-#include "control/jobs/preflight.h"
 #include "control/jobs/round.h"
 #include "control/jobs/tasks.h"
 

@@ -62,7 +62,6 @@ struct HostReport {
 struct ChangeSample {
   std::uint64_t allocated_bytes = 0;  // of the source, estimated
   double changed_fraction = 1;        // of what is allocated
-  double send_bytes_per_s = 0;        // measured or remembered; 0: unknown
   double digest_bytes_per_s = 0;      // the slower of both ends
   bool target_exists = false;
 };

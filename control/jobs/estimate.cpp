@@ -42,7 +42,7 @@ Estimate estimate(const Item& item, const std::vector<ChangeSample>& samples) {
   double find_s = 0, send_s = 0, full_s = 0;
   bool target_gone = false;
   for (const auto& sample : samples) {
-    const double rate = measured_or(sample.send_bytes_per_s, measured_or(item.bytes_per_s, kAssumedBytesPerSecond));
+    const double rate = measured_or(item.bytes_per_s, kAssumedBytesPerSecond);
     const double digest_rate =
         measured_or(sample.digest_bytes_per_s, measured_or(item.digest_bytes_per_s, kAssumedDigestBytesPerSecond));
     const double allocated = static_cast<double>(sample.allocated_bytes);

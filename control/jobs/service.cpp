@@ -7,7 +7,6 @@
 #include <set>
 
 #include "control/drivers/child_process.h"
-#include "control/jobs/job_flow.h"
 #include "control/jobs/preflight.h"
 #include "control/jobs/service_state.h"
 #include "control/jobs/tokens.h"

@@ -40,8 +40,6 @@ const ErrorCategory& control_category() noexcept {
        "Correct what the action reports, then restart the job.", Retry::no},
       {"control.item_failed", "an item of the recovery plan failed",
        "Resolve the item's own error, then restart the plan's job: only what failed is repeated.", Retry::no},
-      {"control.target_unhealthy", "the VM at the target is not healthy", "Look into the guest, or undo the failover.",
-       Retry::no},
       {"control.http_protocol", "the peer does not speak HTTP", "Check the address: another service may listen there.",
        Retry::no},
   };

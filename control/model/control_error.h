@@ -25,7 +25,6 @@ enum class ControlErrc {
   not_verified,         // the two ends' digests differ                                  job error
   action_failed,        // an action of a plan failed                                    job error
   item_failed,          // an item of a plan failed                                      job error
-  target_unhealthy,     // the driver's health check says no                             job error
   http_protocol,        // a server's answer is not HTTP                                 (client)
 };
 const ErrorCategory& control_category() noexcept;

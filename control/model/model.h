@@ -4,7 +4,6 @@
 
 #include <boost/json/object.hpp>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>

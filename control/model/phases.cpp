@@ -1,6 +1,5 @@
 #include "control/model/phases.h"
 
-#include <array>
 #include <cctype>
 
 namespace backhaul {

@@ -21,9 +21,6 @@ std::optional<DataSync> parse_data_sync(std::string_view text) noexcept;
 enum class Direction : std::uint8_t { recovery_to_primary, primary_to_recovery };
 std::string_view to_string(Direction direction) noexcept;  // RecoveryToPrimary, PrimaryToRecovery
 std::optional<Direction> parse_direction(std::string_view text) noexcept;
-constexpr Direction opposite(Direction direction) {
-  return direction == Direction::recovery_to_primary ? Direction::primary_to_recovery : Direction::recovery_to_primary;
-}
 
 enum class ItemState : std::uint8_t {
   failover_commit_pending,          // runs at the recovery site; the earlier failover is not committed yet

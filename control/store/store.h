@@ -90,7 +90,6 @@ class Store {
   virtual Result<bool> remove_token(std::string_view name) = 0;
 };
 
-std::unique_ptr<Store> make_memory_store();
 // Creates the file or brings it to the present schema by numbered migrations. store_damaged: not ours, or of a newer
 // version.
 Result<std::unique_ptr<Store>> open_sqlite_store(const std::filesystem::path& file);

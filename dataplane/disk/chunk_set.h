@@ -35,7 +35,8 @@ class ChunkSet {
     return true;
   }
 
-  // REQUIRES: first <= end <= limit(). What happened before is visible to a thread that sees a chunk in the set.
+  // REQUIRES: first <= end <= limit(). A thread that sees a chunk in the set also sees what was written before
+  // insert().
   void insert(std::uint64_t first, std::uint64_t end) {
     while (first < end) {
       auto& slot = pages_[first / kPageBits];

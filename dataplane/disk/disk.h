@@ -39,11 +39,11 @@ class Disk {
   // The first run at or after `from` that may hold non-zero bytes (allocated by the format and not a hole of the file).
   virtual Result<std::optional<ByteRange>> next_data(std::uint64_t from) const = 0;
 
-  // Like map(), but gives a place in the file to what has none (never a `zero` segment). A new place reads as zeros
-  // until written.
+  // Like map(), but gives what has no place in the file one (never a `zero` segment). A new place reads as zeros until
+  // written.
   virtual Result<Segment> allocate(std::uint64_t offset, std::uint64_t length) = 0;
-  // Everything written and allocated so far survives a power loss after this; content before the metadata that refers
-  // to it. Any thread; calls exclude each other inside.
+  // Makes everything written and allocated so far durable, content before the metadata that refers to it. Any thread;
+  // calls exclude each other inside.
   virtual Result<void> checkpoint() = 0;
   // checkpoint(), then leaves the file as a closed, clean disk of its format. The Disk is used no more.
   virtual Result<void> close() = 0;

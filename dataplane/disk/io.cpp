@@ -33,7 +33,7 @@ bool plain_name(std::string_view name) {
   return true;
 }
 
-// The rejected path goes to logs: without its control characters, and not at any length.
+// A rejected path for the log: no control characters, bounded length.
 std::string printable(std::string_view path) {
   std::string text;
   for (const char c : path.substr(0, 200)) text += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;

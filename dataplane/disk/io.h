@@ -4,7 +4,6 @@
 // them.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -28,8 +27,7 @@ struct ByteRange {
 };
 
 // Changes whenever a file's content may have changed or the name leads to another file. A block device cannot tell: its
-// times are 0, and equality then proves nothing. After a power loss a file may come back with the times of before its
-// last writes.
+// times are 0, and equality then proves nothing. A power loss may take the times back to before the last writes.
 struct FileIdentity {
   std::uint64_t device = 0, inode = 0, size = 0;
   std::int64_t modified_ns = 0, changed_ns = 0;
@@ -45,9 +43,9 @@ struct ReadPart {
   MutableBytes into;
 };
 
-// A regular file or a block device, or for reading what a server exports as one. Positional operations may run from
-// several threads at once on disjoint ranges, also beside one resize that grows the file (a VHDX disk grows while lanes
-// write); shrinking and destruction may not run beside anything else.
+// A regular file, a block device, or (read only) a server's export. Positional operations may run from several threads
+// at once on disjoint ranges, also beside one resize that grows the file (a VHDX disk grows while lanes write);
+// shrinking and destruction may not run beside anything else.
 class File {
  public:
   virtual ~File() = default;
@@ -55,18 +53,18 @@ class File {
   virtual const std::string& name() const noexcept = 0;
   virtual std::uint64_t size() const noexcept = 0;
   virtual bool is_block_device() const noexcept = 0;
-  // What IoQueue's direct path needs of offset, length and memory: 4096, or more where the device has larger sectors;
-  // other requests and their unaligned ends go through the page cache by themselves.
+  // What IoQueue's direct path needs of offset, length and memory: 4096, or the device's larger sectors. IoQueue takes
+  // other requests and unaligned ends through the page cache.
   virtual std::uint32_t io_alignment() const noexcept = 0;
 
   // Blocking, any alignment, whole length or an error (reading past the end is IoErrc::unexpected_end). For metadata.
   // Writing past the end makes a regular file longer.
   virtual Result<void> read_at(std::uint64_t offset, MutableBytes into) = 0;
   virtual Result<void> write_at(std::uint64_t offset, Bytes from) = 0;
-  // Each part as by read_at, but as many at once as the system can, and past the page cache where offset, length and
-  // memory have io_alignment(). After an error nothing is known of what was read.
+  // Reads each part as read_at() does, many at once, and past the page cache where offset, length and memory have
+  // io_alignment(). After an error the parts hold anything.
   virtual Result<void> read_all(std::span<const ReadPart> parts);
-  // As write_at, but past the page cache where offset, length and memory have io_alignment().
+  // Writes as write_at() does, but past the page cache where offset, length and memory have io_alignment().
   virtual Result<void> write_through(std::uint64_t offset, Bytes from) { return write_at(offset, from); }
   // Makes the range read as zeros: punches a hole where it can, writes zeros where it cannot. Inside the file's size.
   virtual Result<void> zero_at(std::uint64_t offset, std::uint64_t length) = 0;
@@ -90,7 +88,7 @@ class File {
   }
   // The file that IoQueue works on: itself, or what a decorator decorates.
   virtual File& native() noexcept { return *this; }
-  // For a native file that the system's queue cannot read: a queue for it, for one lane. Null: the system's will do.
+  // A queue for one lane, where the system's queue cannot read this native file. Null: the system's queue can.
   virtual Result<std::unique_ptr<IoQueue>> own_queue();
 };
 
@@ -112,13 +110,13 @@ class IoQueue {
  public:
   virtual ~IoQueue() = default;
 
-  // Offers memory for faster I/O (registered with the kernel); it must stay until the queue is gone. Not being allowed
-  // to lock it is no error: the queue says so once in the log and works without.
+  // Offers memory for faster I/O (registered with the kernel); it must stay until the queue is gone. If the kernel
+  // refuses to lock it, the queue logs that once and works without.
   virtual void register_memory(MutableBytes memory) = 0;
 
-  // A read comes from the device, not from what the system cached, where the system can do that.
-  // REQUIRES: in_flight() < capacity(). A read may end past the file's end (short completion). Writes stay inside the
-  // size (else EINVAL). The file stays open until the completion.
+  // Reads come from the device, not the system's cache, where the system can do that. REQUIRES: in_flight() <
+  // capacity(). A read may end past the file's end (short completion). Writes stay inside the size (else EINVAL). The
+  // file stays open until the completion.
   virtual void read(File& file, std::uint64_t offset, MutableBytes into, std::uint64_t tag) = 0;
   virtual void write(File& file, std::uint64_t offset, Bytes from, std::uint64_t tag) = 0;
   // Covers the writes whose completions were returned before; others that are in flight may or may not be covered.
@@ -152,8 +150,8 @@ class Storage {
   virtual Result<void> clone(std::string_view from, std::string_view to) = 0;
   // Atomic and durable: both directories are synced before it returns. Replaces `to` only when `replace`.
   virtual Result<void> rename(std::string_view from, std::string_view to, bool replace) = 0;
-  // Gives `path` the owner, group and permissions of `like`, as far as this process may: whoever used the old file can
-  // use the one that takes its place. Where files have no owner nothing happens.
+  // Gives `path` the owner, group and permissions of `like`, as far as this process may, so that whoever used the old
+  // file can use its replacement. Does nothing where files have no owner.
   virtual Result<void> take_ownership(std::string_view path, std::string_view like) {
     (void)path;
     (void)like;

@@ -3,7 +3,7 @@
 //
 // Padding (`round_up_to` of open_raw_disk): the disk is then longer than its file, up to the next multiple. The tail
 // has no place in the file: map() gives a zero segment for it, and allocate() refuses it (BaseErrc::invalid_argument),
-// because a file may not grow while lanes use it. A source needs no more: zeros are never written.
+// because a file may not grow while lanes use it. That is enough for a source.
 #pragma once
 
 #include <memory>

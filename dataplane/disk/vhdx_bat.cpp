@@ -61,7 +61,7 @@ Result<void> BlockTable::check_entry(const View& view, std::uint64_t index, std:
     case BlockState::not_present:
     case BlockState::undefined:
     case BlockState::zero:
-    case BlockState::unmapped: return {};  // the offset is reserved: not looked at
+    case BlockState::unmapped: return {};  // the offset is reserved
     case BlockState::fully_present: break;
     case BlockState::partially_present: return bad_bat(view, index, "is partially present without a parent");
     default: return bad_bat(view, index, fmt::format("has the unknown state {}", entry & kBatStateMask));
@@ -75,8 +75,8 @@ Result<void> BlockTable::check_entry(const View& view, std::uint64_t index, std:
 }
 
 Result<void> BlockTable::check_overlap(const View& view, std::span<const ByteRange> occupied) {
-  // In MiB, which 32 bits hold for any file that passed check_entry(); 4 bytes for each present block, for the time of
-  // an open.
+  // Places in MiB: 32 bits suffice for any file that passed check_entry(). 4 bytes for each present block, during the
+  // open only.
   std::vector<std::uint32_t> places;
   for (std::uint64_t block = 0; block < geometry_.block_count(); ++block)
     if (const auto offset = place(block)) {

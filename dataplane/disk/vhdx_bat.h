@@ -62,7 +62,7 @@ class BlockTable {
     if ((entry & kBatStateMask) != static_cast<std::uint64_t>(BlockState::fully_present)) return std::nullopt;
     return entry & kBatOffsetMask;
   }
-  // Where the last of the blocks that load() found ends, whole, in the file.
+  // Where the last block that load() found ends in the file, taken as a whole block.
   std::uint64_t loaded_end() const noexcept { return loaded_end_; }
   void set_place(std::uint64_t block, std::uint64_t file_offset) noexcept {
     entries_[block].store(make_entry(BlockState::fully_present, file_offset), std::memory_order_release);
@@ -71,7 +71,7 @@ class BlockTable {
   // The table's 4 KiB pages, counted from the region's start.
   std::uint64_t page_of(std::uint64_t block) const noexcept { return geometry_.index_of(block) / kEntriesPerPage; }
   std::uint64_t page_offset(std::uint64_t page) const noexcept { return region_.offset + page * kLogSector; }
-  // Puts the payload entries of a page over its content in the file; what else lies there stays.
+  // Puts the page's payload entries into `content`, which holds the page as the file has it; other entries stay.
   void fill_page(std::uint64_t page, MutableBytes content) const noexcept;
 
  private:

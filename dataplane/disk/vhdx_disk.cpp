@@ -1,7 +1,5 @@
 #include "dataplane/disk/vhdx_disk.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cassert>
 #include <limits>
@@ -45,8 +43,8 @@ Result<void> VhdxDisk::replay_log(View& view) {
   return headers_.update(*file_, header);
 }
 
-// A log holds metadata; where one changes a payload block, or gives it a place behind the file's end, only a replay
-// into the file helps, for map() leads to the file as it is.
+// A log holds metadata. One that changes a payload block, or places one behind the file's end, must be replayed into
+// the file, since map() refers to the file as it is.
 Result<void> VhdxDisk::check_changes_above(const View& view) const {
   if (view.changes().empty()) return {};
   std::vector<std::uint64_t> places;
@@ -73,7 +71,7 @@ Segment VhdxDisk::map(std::uint64_t offset, std::uint64_t length) const noexcept
   std::uint64_t block = offset / block_size;
   const auto place = table_.place(block);
   std::uint64_t covered = std::min(length, block_size - offset % block_size);
-  // Goes on as long as the next block follows in the file, or has no place either.
+  // Goes on while the next block follows in the file, or has no place either.
   for (auto last = place; covered < length; covered += std::min(length - covered, block_size)) {
     const auto next = table_.place(++block);
     if (next.has_value() != place.has_value() || (next && *next != *last + block_size)) break;
@@ -86,7 +84,7 @@ Segment VhdxDisk::map(std::uint64_t offset, std::uint64_t length) const noexcept
 Result<std::optional<ByteRange>> VhdxDisk::next_data(std::uint64_t from) const {
   const std::uint64_t block_size = metadata_.block_size;
   const auto block_count = table_.geometry().block_count();
-  ByteRange hole;  // of the file, known from the last question: blocks inside it need no further one
+  ByteRange hole;  // in the file, as last asked: blocks inside it need no question
   for (std::uint64_t block = from / block_size; block < block_count; ++block) {
     const auto place = table_.place(block);
     if (!place) continue;
@@ -165,7 +163,7 @@ Result<void> VhdxDisk::checkpoint_locked() {
     pages.assign(dirty_pages_.begin(), dirty_pages_.end());
   }
   if (pages.empty()) return file_->sync();
-  // One log entry a batch: 126 pages are 63 Ki blocks, so nearly always there is one.
+  // One log entry per batch; 126 pages hold 63 Ki blocks, so there is nearly always one.
   for (std::size_t first = 0; first < pages.size(); first += LogWriter::kMaxPages) {
     const auto count = std::min(pages.size() - first, LogWriter::kMaxPages);
     BH_TRY(auto batch, take_batch(std::span(pages).subspan(first, count)));
@@ -178,8 +176,7 @@ Result<void> VhdxDisk::checkpoint_locked() {
   return {};
 }
 
-// Entries that are made after this, while the content is being synced, are for the next checkpoint: their place may not
-// be durable.
+// Entries made after this, while content is being synced, wait for the next checkpoint: their place may not be durable.
 Result<VhdxDisk::Batch> VhdxDisk::take_batch(std::span<const std::uint64_t> pages) {
   Batch batch;
   for (const auto page : pages) {
@@ -197,7 +194,7 @@ Result<VhdxDisk::Batch> VhdxDisk::take_batch(std::span<const std::uint64_t> page
 }
 
 Result<void> VhdxDisk::commit(Batch batch) {
-  // What an earlier, failed commit logged must be in place before its log entry may be given up.
+  // An earlier, failed commit must be in place before its log entry may be overwritten.
   BH_RETURN_IF_ERROR(write_in_place());
   BH_RETURN_IF_ERROR(file_->sync());
   BH_RETURN_IF_ERROR(log_.write(*file_, batch.pages, batch.file_size));

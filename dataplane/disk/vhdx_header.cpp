@@ -12,7 +12,7 @@
 namespace backhaul::vhdx {
 namespace {
 
-// The header of one copy, or nothing when it is damaged. Its version is not looked at.
+// The header of one copy, or nothing when it is damaged. Its version is not checked.
 Result<std::optional<Header>> read_header(File& file, unsigned slot) {
   std::array<std::byte, kHeaderSize> bytes;
   BH_RETURN_IF_ERROR(file.read_at(kHeaderOffsets[slot], bytes));
@@ -90,7 +90,7 @@ Result<HeaderSlots> HeaderSlots::load(File& file) {
 }
 
 Result<void> HeaderSlots::update(File& file, const Header& next) {
-  // Twice: the second time replaces the copy that was current before.
+  // Twice: the second write replaces the copy that was current.
   BH_RETURN_IF_ERROR(write_other(file, next));
   return write_other(file, next);
 }

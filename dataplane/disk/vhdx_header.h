@@ -1,7 +1,6 @@
 // The header section of a VHDX file ([MS-VHDX] 2.2): file identifier, the two headers, the two region tables.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>

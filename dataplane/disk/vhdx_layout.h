@@ -138,9 +138,8 @@ inline constexpr std::uint32_t kDataDescriptorSignature = signature4("desc");
 struct LogDescriptor {
   std::uint32_t signature = 0;
   std::uint32_t trailing_bytes = 0;  // data: the last 4 bytes of the 4 KiB
-  std::uint64_t leading_bytes =
-      0;                          // data: the first 8 bytes of the 4 KiB; zero: the length to zero, a multiple of 4 KiB
-  std::uint64_t file_offset = 0;  // multiple of 4 KiB
+  std::uint64_t leading_bytes = 0;   // data: the first 8 bytes of the 4 KiB; zero: a length, a multiple of 4 KiB
+  std::uint64_t file_offset = 0;     // multiple of 4 KiB
   std::uint64_t sequence_number = 0;
 };
 static_assert(sizeof(LogDescriptor) == 32);

@@ -73,7 +73,7 @@ Result<PendingLog> PendingLog::find(File& file, const Header& header) {
   if (header.log_length > kMaxReplayedLog)
     return log.bad_log(
         fmt::format("a pending log of {} bytes; at most {} are replayed", header.log_length, kMaxReplayedLog));
-  // A sequence that wraps is read twice, and every other entry once.
+  // A sequence that wraps is read twice, every other entry once.
   log.budget_bytes_ = 8 * std::uint64_t{header.log_length};
   BH_RETURN_IF_ERROR(log.find_active_sequence());
   log.grown_size_ = file.size();
@@ -152,8 +152,8 @@ Result<std::vector<PendingLog::Entry>> PendingLog::read_sequence(std::uint32_t t
   return sequence;
 }
 
-// 2.3.3: of all sequences whose last entry's tail lies in them, the one with the greatest sequence number; replayed
-// from that tail.
+// 2.3.3: the active sequence has the greatest sequence number of those that hold their last entry's tail; its replay
+// starts at that tail.
 Result<void> PendingLog::find_active_sequence() {
   for (std::uint32_t tail = 0; tail < log_length_;) {
     BH_TRY(auto sequence, read_sequence(tail));

@@ -64,15 +64,15 @@ class PendingLog {
   Guid guid_;
   std::uint64_t log_offset_ = 0;
   std::uint32_t log_length_ = 0;
-  std::uint64_t budget_bytes_ =
-      0;                        // what checksums may still read: hostile entries that all overlap must not take hours
+  // Bytes that checksums may still read: hostile entries that all overlap must not take hours.
+  std::uint64_t budget_bytes_ = 0;
   std::vector<Entry> entries_;  // of the active sequence, from tail to head
   std::uint64_t grown_size_ = 0;
 };
 
 // Writes log entries of one session. Every entry's pages are in place before the next entry is written, so each entry
-// is its own tail; an entry takes less than half of the smallest log, so that the one before stays whole until the new
-// one is.
+// is its own tail. An entry takes less than half of the smallest log, so the one before stays whole until the new one
+// is.
 class LogWriter {
  public:
   struct Page {
@@ -88,7 +88,7 @@ class LogWriter {
 
   const Guid& guid() const noexcept { return guid_; }
 
-  // One entry of 1 to kMaxPages pages, and a sync. `file_size`: what a replay may rely on; durable already. After an
+  // One entry of 1 to kMaxPages pages, and a sync. `file_size` is durable already: a replay may rely on it. After an
   // error the next call writes over the failed entry.
   Result<void> write(File& file, std::span<const Page> pages, std::uint64_t file_size);
 

@@ -39,8 +39,7 @@ class View {
  private:
   File* file_;
   std::uint64_t size_;
-  std::vector<Change>
-      changes_;  // bounded by the log: at most kMaxReplayedLog of pages and as many zero descriptors as fit it
+  std::vector<Change> changes_;  // at most kMaxReplayedLog of pages, and the zero descriptors that fit such a log
 };
 
 }  // namespace backhaul::vhdx

@@ -1,7 +1,6 @@
-// Creation of a small file that is never seen half-written: made under `PATH.new`, written, synced, renamed. After a
-// crash there is either no file of the name or a whole one; a leftover `PATH.new` is replaced by the next creation. And
-// the other end of it: what has to happen before a file left by a dead process is believed. Any thread, different
-// paths.
+// Small files that nobody sees half-written: create_whole_file() fills `PATH.new`, syncs it and renames it. After a
+// crash the name has no file, or a whole one; the next creation replaces a leftover `PATH.new`. sync_and_drop_cache()
+// comes before believing a file that a dead process left. Any thread, on different paths.
 #pragma once
 
 #include <functional>
@@ -11,13 +10,13 @@
 
 namespace backhaul {
 
-// `write` fills the new, empty file. Durable on return. Error: io.exists when there is a file of the name already and
-// it is not to be replaced, and whatever the storage or `write` returned; what the name led to is as it was then.
+// `write` fills the new, empty file. Durable on return. Errors: io.exists when the name is taken and not to be
+// replaced; those of the storage and of `write`. An error leaves the name as it was.
 Result<void> create_whole_file(Storage& storage, std::string_view path, const std::function<Result<void>(File&)>& write,
                                bool replace = false);
 
-// Makes what a killed process left in the page cache durable, and forgets what the cache holds, so that the reads after
-// this see what is on the device. (After a failed sync the two may differ.)
+// Makes durable what a killed process left in the page cache, then drops the cache, so that later reads see the device.
+// (After a failed sync the two may differ.)
 Result<void> sync_and_drop_cache(File& file);
 
 }  // namespace backhaul

@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::uint64_t kPage = 4096;
 
-// Zeros to write where nothing better exists. Static, so that no call allocates.
+// Zeros to write where the system has nothing better. Static: no call allocates.
 alignas(4096) constexpr std::byte kZeros[64 * 1024] = {};
 
 int access_flags(OpenMode mode) { return (mode == OpenMode::write ? O_RDWR : O_RDONLY) | O_CLOEXEC; }
@@ -48,7 +48,7 @@ LinuxFile::LinuxFile()
       }()) {}
 
 Result<std::unique_ptr<LinuxFile>> LinuxFile::open(std::string name, OpenMode mode, const Opener& opener) {
-  // The kind first, without opening: opening a FIFO would block, and opening a character device may act on it.
+  // Looks at the kind without opening: opening a FIFO would block, and opening a character device may act on it.
   const UniqueFd path(opener(O_PATH | O_CLOEXEC));
   if (path.get() < 0) return Error::from_errno(-path.get(), "open " + name);
   struct stat found {};
@@ -85,8 +85,7 @@ Result<std::unique_ptr<LinuxFile>> LinuxFile::adopt(std::string name, OpenMode m
 
 Result<void> LinuxFile::open_direct(OpenMode mode, const struct stat& status, const Opener& opener) {
   UniqueFd direct(opener(access_flags(mode) | O_DIRECT));
-  // Without a direct descriptor IoQueue lets pages go before it reads them; what readahead brought would only be read
-  // twice.
+  // Without a direct descriptor IoQueue drops pages before it reads them, so readahead would only read twice.
   const auto stay_buffered = [this]() -> Result<void> {
     (void)::posix_fadvise(buffered_.get(), 0, 0, POSIX_FADV_RANDOM);
     return {};
@@ -142,7 +141,7 @@ Result<void> LinuxFile::write_at(std::uint64_t offset, Bytes from) {
   return {};
 }
 
-// Where the file system took O_DIRECT at open and refuses this request, or a part of it, the page cache takes the rest.
+// The page cache takes what a file system refuses, although it took O_DIRECT at open.
 Result<void> LinuxFile::write_through(std::uint64_t offset, Bytes from) {
   if (!may_be_direct(offset, from)) return write_at(offset, from);
   const ssize_t put = ::pwrite(direct_.get(), from.data(), from.size(), static_cast<off_t>(offset));
@@ -157,8 +156,8 @@ bool LinuxFile::may_be_direct(std::uint64_t offset, Bytes memory) const noexcept
          (offset | memory.size() | reinterpret_cast<std::uintptr_t>(memory.data())) % alignment_ == 0;
 }
 
-// The ring reads what may be direct; the rest, and what it did not get whole, is read as by read_at, which also finds
-// the error's name.
+// The ring reads the parts that may be direct. read_at() reads the others, and those that the ring did not get whole:
+// it also names the error.
 Result<void> LinuxFile::read_all(std::span<const ReadPart> parts) {
   auto ring = parts.size() > 1 && direct_.get() >= 0 ? take_ring() : nullptr;
   if (!ring) {
@@ -189,7 +188,8 @@ std::unique_ptr<ReadRing> LinuxFile::take_ring() {
   return ReadRing::make();
 }
 
-// Reads that come one by one through the page cache still reach the device many at a time. A single one needs no help.
+// Starts readahead, so that reads which go one by one through the page cache reach the device many at a time. A single
+// one needs none.
 void LinuxFile::announce(std::span<const ReadPart> parts) noexcept {
   if (parts.size() < 2) return;
   for (const auto& part : parts)
@@ -213,7 +213,7 @@ Result<void> LinuxFile::write_zeros(std::uint64_t offset, std::uint64_t length) 
   return {};
 }
 
-// Whole pages by the device, what is left at the edges by writing.
+// The device zeroes whole pages; writing zeroes the edges.
 Result<void> LinuxFile::zero_device(std::uint64_t offset, std::uint64_t length) {
   const std::uint64_t end = offset + length;
   const std::uint64_t first = std::min(align_up(offset, alignment_), end);
@@ -223,7 +223,7 @@ Result<void> LinuxFile::zero_device(std::uint64_t offset, std::uint64_t length) 
     const auto at = static_cast<off_t>(first);
     const auto bytes = static_cast<off_t>(last - first);
     std::uint64_t range[2] = {first, last - first};
-    // The first gives the space back where the device can and still promises zeros; the second writes them inside the
+    // Punching also gives the space back, where the device can and promises zeros; BLKZEROOUT writes them inside the
     // device or the kernel.
     if (::fallocate(buffered_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, bytes) != 0 &&
         ::ioctl(buffered_.get(), BLKZEROOUT, range) != 0) {
@@ -270,8 +270,8 @@ Result<void> LinuxFile::sync() {
   return {};
 }
 
-// A tmpfs looks at every page up to the next hole, so that asking extent by extent would cost the square of the size: a
-// run of data is remembered. What became a hole since then may still count as data, never the other way round.
+// The last run of data is remembered: a tmpfs looks at every page up to the next hole, so asking extent by extent would
+// cost the square of the size. A hole made since may still count as data, never the reverse.
 std::optional<ByteRange> LinuxFile::remembered_data(std::uint64_t from) {
   const std::lock_guard lock(data_run_mutex_);
   const std::uint64_t end = std::min(data_run_.end(), size());
@@ -312,7 +312,7 @@ Result<std::optional<ByteRange>> LinuxFile::next_data(std::uint64_t from) {
 }
 
 void LinuxFile::drop_cache(std::uint64_t offset, std::uint64_t length) noexcept {
-  // The kernel keeps pages that the range covers only in part: so whole pages.
+  // Whole pages: the kernel keeps those that the range covers only in part.
   const std::uint64_t first = align_down(offset, kPage);
   const std::uint64_t last = align_up(offset + length, kPage);
   (void)::posix_fadvise(buffered_.get(), static_cast<off_t>(first), static_cast<off_t>(last - first),

@@ -1,6 +1,5 @@
-// A regular file or block device on Linux; internal to its room. Two descriptors of one inode: a buffered
-// one for metadata and for everything unaligned, and an O_DIRECT one for IoQueue, absent where the file system refuses
-// O_DIRECT.
+// A regular file or block device on Linux; internal to its room. Two descriptors of one inode: a buffered one for
+// metadata and everything unaligned, and an O_DIRECT one for IoQueue, absent where the file system refuses O_DIRECT.
 //
 // Why both may be used on one file: the kernel writes dirty pages back before a direct read or write of their range and
 // drops clean ones after a direct write, so each path sees the other. The exception is a page that is written both ways
@@ -84,7 +83,7 @@ class LinuxFile final : public File {
   std::mutex data_run_mutex_;
   ByteRange data_run_;  // of the last next_data; empty: nothing is remembered
   std::mutex rings_mutex_;
-  std::vector<std::unique_ptr<ReadRing>> idle_rings_;  // one for each caller of read_all that there was at once
+  std::vector<std::unique_ptr<ReadRing>> idle_rings_;  // one for each concurrent caller of read_all
 };
 
 }  // namespace backhaul

@@ -20,8 +20,8 @@ class ReadRing {
   ReadRing& operator=(const ReadRing&) = delete;
   ~ReadRing();
 
-  // Reads the parts, at most kDepth of them in flight. Whether each came whole is in whole(); what did not, for
-  // whatever reason, is the caller's to read again. Nothing is in flight on return.
+  // Reads the parts, at most kDepth of them in flight and none on return. whole() says which came whole; the caller
+  // reads the others again.
   void read(int fd, std::span<const ReadPart> parts);
   const std::vector<bool>& whole() const noexcept { return whole_; }
 

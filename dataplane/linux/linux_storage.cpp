@@ -111,7 +111,7 @@ Result<Storage::Kind> LinuxStorage::kind(std::string_view path) {
 Result<std::unique_ptr<File>> LinuxStorage::open(std::string_view path, OpenMode mode) {
   BH_RETURN_IF_ERROR(check_store_path(path));
   const std::string name(path);
-  // First alone, so that a path that leaves the store gets its own error.
+  // Probed first, so that a path that leaves the store gets its own error.
   const UniqueFd probe(open_at(name, O_PATH | O_CLOEXEC));
   if (probe.get() < 0) return open_error(-probe.get(), "open " + name);
   BH_TRY(auto file, LinuxFile::open(name, mode, [&](int flags) { return open_at(name, flags); }));
@@ -205,7 +205,7 @@ Result<void> LinuxStorage::remove(std::string_view path) {
   if (!directory) return std::move(directory).error();
   if (::unlinkat(directory->get(), name.c_str(), 0) != 0 && errno != ENOENT)
     return Error::from_errno(errno, "remove " + std::string(path));
-  // Also when it was not there: an earlier run may have removed it and died before its sync.
+  // Synced even when it was not there: an earlier run may have removed it and died before its sync.
   return sync_directory(*directory, path);
 }
 

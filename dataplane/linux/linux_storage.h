@@ -1,5 +1,5 @@
 // The Linux side of the disk seam: files by O_DIRECT beside a buffered descriptor, queues by io_uring, paths confined
-// by openat2(RESOLVE_BENEATH). The only header whose implementation includes liburing and Linux headers.
+// by openat2(RESOLVE_BENEATH). Only this room and nbd/ see Linux headers.
 #pragma once
 
 #include <filesystem>
@@ -18,9 +18,9 @@ Result<std::unique_ptr<File>> open_linux_file(const std::filesystem::path& path,
 struct IoQueueOptions {
   unsigned depth = 64;  // requests in flight at most
 };
-// Error: IoErrc::uring_unavailable with what the kernel said and how to allow it.
-// Files that the queue worked on are registered with it and stay open in the kernel until it is destroyed: destroy it
-// before a file system is unmounted or a block device is opened again for writing.
+// Error: IoErrc::uring_unavailable with what the kernel said and how to allow it. The kernel keeps files that the queue
+// worked on open until the queue is destroyed: destroy it before a file system is unmounted or a block device is opened
+// again for writing.
 Result<std::unique_ptr<IoQueue>> make_uring_queue(const IoQueueOptions& options = {});
 
 }  // namespace backhaul

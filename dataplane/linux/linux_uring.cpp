@@ -50,7 +50,7 @@ void note_ring_closed() noexcept { rings_closed.fetch_add(1, std::memory_order_r
 
 Uring::~Uring() {
   if (!open_) return;
-  // The ring itself is taken down in the background; without this its files would stay open for a while after.
+  // The kernel takes the ring down in the background; this closes its files now.
   if (files_ == Files::ready) (void)io_uring_unregister_files(&ring_);
   note_ring_closed();
   io_uring_queue_exit(&ring_);

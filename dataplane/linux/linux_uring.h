@@ -13,9 +13,9 @@
 
 namespace backhaul {
 
-// A ring may get the address of an older one that another thread has unmapped. The kernel orders the two; liburing
-// calls it directly, so the thread sanitizer does not see that and would call the second ring's first use a race: said
-// after a ring was made, and before it is closed.
+// For the thread sanitizer, called after a ring is made and before it is closed. A new ring may get the address of one
+// that another thread unmapped. The kernel orders the two, but liburing's system calls are invisible to the sanitizer,
+// which would report a race.
 void note_ring_made() noexcept;
 void note_ring_closed() noexcept;
 
@@ -32,15 +32,15 @@ class Uring {
   Result<void> enable();
   io_uring* get() noexcept { return &ring_; }
 
-  // What the kernel does not let us lock stays unregistered; said once in the log.
+  // Memory that the kernel refuses to lock stays unregistered, which is logged once.
   void register_memory(MutableBytes memory);
   // The index of the registered buffer that holds all of [data, data + length), or -1.
   int buffer_index(const std::byte* data, std::size_t length) const noexcept;
 
   // The index of descriptor `fd` in the ring's table of registered files (entered at first use), or -1 where there is
-  // none. `key` is never used for another descriptor, so that a reused number is not taken for the old file. The ring
-  // holds a registered file open until it ends, or until kMaxFiles others have come: a queue must end before whoever
-  // needs the file closed goes on (docs of make_uring_queue).
+  // none. REQUIRES: `key` is never used for another descriptor, so that a reused number is not taken for the old file.
+  // The ring holds a registered file open until it ends, or until kMaxFiles others have come: a queue must end before
+  // whoever needs the file closed goes on (docs of make_uring_queue).
   static constexpr unsigned kMaxFiles = 8;
   int file_index(std::uint64_t key, int fd) noexcept;
 

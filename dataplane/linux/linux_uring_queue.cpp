@@ -1,7 +1,6 @@
-// IoQueue by io_uring. One SQE in the kernel for each request at any time: a request is a position that moves forward,
-// and the next SQE is chosen from the position (submit_next): the buffered descriptor up to the next whole page or for
-// a last part of one, the direct descriptor for whole pages. Short transfers, unaligned heads and tails are so all the
-// same case.
+// IoQueue by io_uring. A request is a position that moves forward, with one SQE in the kernel at any time.
+// submit_next() chooses each SQE by the position: the buffered descriptor up to the next whole page and for a last part
+// of one, the direct descriptor for whole pages. Short transfers, unaligned heads and tails are thus one case.
 #include <spdlog/spdlog.h>
 #include <sys/poll.h>
 
@@ -18,7 +17,7 @@ namespace backhaul {
 namespace {
 
 constexpr unsigned kMaxDepth = 4096;
-// Beside one SQE a request: the poll and its removal.
+// SQEs beside the requests': the poll and its removal.
 constexpr unsigned kExtraEntries = 2;
 // The kernel moves at most 2 GiB a request; a multiple of every alignment.
 constexpr std::uint64_t kMaxPartBytes = kGiB;
@@ -89,7 +88,7 @@ class UringQueue final : public IoQueue {
 
 Clock::Duration steady_now() { return std::chrono::steady_clock::now().time_since_epoch(); }
 
-// Passing troubles of io_uring_enter: the call is simply made again.
+// Passing errors of io_uring_enter: the call is made again.
 bool passing(int result) { return result == -EINTR || result == -EAGAIN || result == -EBUSY; }
 
 UringQueue::~UringQueue() {
@@ -181,7 +180,7 @@ void UringQueue::prepare_part(io_uring_sqe* sqe, Request& request) {
   else if (!request.never_direct)
     length = std::min(length, align_up(at + 1, alignment) - at);
 
-  // The page cache may hold what was never checked against the device; clean pages are let go before they are read.
+  // The page cache may differ from the device: clean pages are dropped before a read.
   if (request.kind == Kind::read && !request.direct) request.file->drop_cache(at, length);
 
   const int fd = request.direct ? request.file->direct_fd() : request.file->buffered_fd();
@@ -281,8 +280,8 @@ void UringQueue::arm_poll(const PollRequest& poll) {
   poll_result_ = 0;
 }
 
-// The poll holds the descriptor's file open in the kernel: left armed, a socket that the caller closes would not close,
-// and a reused number would be taken for it. So it never outlives the wait() that armed it.
+// A poll never outlives the wait() that armed it: it holds the descriptor's file open in the kernel, so a socket that
+// the caller closes would stay open, and a reused number would be taken for it.
 Result<void> UringQueue::disarm_poll() {
   if (!poll_armed_) return {};
   io_uring_sqe* sqe = take_sqe();

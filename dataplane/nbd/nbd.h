@@ -1,6 +1,6 @@
-// A disk source that a hypervisor only exports: an NBD server's export, for reading, by libnbd. An implementation of
-// File whose reads go over sockets (dataplane/disk/io.h), so that formats and the sync engine work on it unchanged. The
-// format of NBD's URIs: doc/uri in NetworkBlockDevice/nbd.
+// A disk source that a hypervisor exports: an NBD server's export, read by libnbd. A File whose reads go over sockets
+// (dataplane/disk/io.h), so that formats and the sync engine work on it unchanged. The format of NBD's URIs: doc/uri in
+// NetworkBlockDevice/nbd.
 #pragma once
 
 #include <chrono>
@@ -22,7 +22,7 @@ enum class NbdErrc {
   no_export,       // the server has no such export
   server_gone,     // the connection ended while it was used
   silent,          // the server did not answer in time
-  bad_server,      // the server says what makes no sense
+  bad_server,      // the server's answers contradict the protocol
   read_only,       // meant as a target: an export is only read
   broken,          // the server is there and refuses to tell of the export
 };
@@ -45,8 +45,8 @@ std::string with_nbd_socket(std::string_view uri, std::string_view socket);
 // own where the server allows several (multi-conn), and else shares the first one: many servers take one client only.
 Result<std::unique_ptr<File>> open_nbd_file(const std::string& uri);
 
-// What a dirty bitmap that a server exports as a metadata context marks (bit 0) of the first `size_bytes`; ascending,
-// apart from each other. Nothing: more than `max_ranges`. `timeout` is for each answer.
+// The ranges of the first `size_bytes` that a dirty bitmap, exported as metadata context `context`, marks (bit 0):
+// ascending, not adjacent. Nothing when there are more than `max_ranges`. `timeout` is for each answer.
 Result<std::optional<std::vector<ByteRange>>> read_nbd_bitmap(const std::string& uri, const std::string& context,
                                                               std::uint64_t size_bytes, std::size_t max_ranges,
                                                               std::chrono::seconds timeout);

@@ -16,11 +16,11 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-// Of servers that do not say: what all of them take (NBD's protocol document, "Block size constraints").
+// Sizes of servers that tell none: every server takes them (NBD's protocol document, "Block size constraints").
 constexpr std::uint64_t kDefaultMinimum = 512, kDefaultMaximum = std::uint64_t{32} << 20;
 constexpr std::uint64_t kLargestMinimum = 64 << 10;
 
-// Another thread may have changed what the socket is to be asked for.
+// Bounded: another thread may change which events the socket waits for.
 constexpr Clock::Duration kLongestPoll = std::chrono::seconds(1);
 // A stream without a handle is asked again this often.
 constexpr Clock::Duration kHandlelessPause = std::chrono::milliseconds(1);
@@ -143,8 +143,8 @@ pollfd NbdConnection::socket_poll() const noexcept {
   return {nbd_aio_get_fd(handle()), events, 0};
 }
 
-// Told to read when there is nothing, libnbd waits for a reply and sends no requests meanwhile: when another thread was
-// quicker, that reply would never come. So whoever serves looks again with the others kept out.
+// libnbd, told to read when nothing is there, waits for a reply and sends no requests meanwhile; if another thread took
+// that reply, it never comes. So this looks again under serve_mutex_.
 void NbdConnection::serve() {
   const std::lock_guard lock(serve_mutex_);
   auto socket = socket_poll();
@@ -194,7 +194,7 @@ void NbdConnection::end() noexcept {
   if (fd < 0) return;
   ::shutdown(fd, SHUT_RDWR);
   const std::lock_guard lock(serve_mutex_);
-  // The end of the stream leads libnbd to its last state, in which it gives everything back.
+  // At the end of the stream libnbd goes to its last state and completes everything.
   while (!dead())
     if (nbd_aio_notify_read(handle()) < 0 && !dead() && nbd_aio_notify_write(handle()) < 0) break;
 }

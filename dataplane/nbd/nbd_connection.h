@@ -1,6 +1,6 @@
-// One connection to an NBD export, and who waits for its replies; internal to its room. A connection may be
-// shared by threads: whoever waits moves it along (libnbd locks the handle), and a reply that belongs to another thread
-// wakes that one through its signal.
+// One connection to an NBD export, and the waiting for its replies; internal to its room. Threads may share a
+// connection: whichever waits serves the socket (libnbd locks the handle), and a reply for another thread wakes that
+// one through its signal.
 #pragma once
 
 #include <libnbd.h>
@@ -17,12 +17,12 @@
 
 namespace backhaul {
 
-// Waiting for the handshake, and for any reply while something is in flight.
+// The longest wait for the handshake, and for any reply while something is in flight.
 struct NbdTimeouts {
   std::chrono::seconds connect{15}, reply{120};
 };
 
-// Wakes one thread that polls; set by any.
+// Wakes one thread that polls; any thread sets it.
 class NbdSignal {
  public:
   Result<void> open();
@@ -36,7 +36,7 @@ class NbdSignal {
 
 class NbdConnection {
  public:
-  // Named errors of NbdErrc. `uri` was checked.
+  // REQUIRES: check_nbd_uri(uri). Errors: those of NbdErrc.
   static Result<std::shared_ptr<NbdConnection>> open(const std::string& uri, const NbdTimeouts& timeouts = {},
                                                      const std::string& context = LIBNBD_CONTEXT_BASE_ALLOCATION);
 
@@ -59,11 +59,12 @@ class NbdConnection {
     bool moved = false;  // the socket was ready, and was served once
     bool poll = false;
   };
-  // Waits until the socket, `signal` or `poll` (optional) is ready or the timeout passed; it may return sooner.
+  // Waits until the socket, `signal` or `poll` (optional) is ready, or the timeout passed; may return sooner.
   Wake drive(const NbdSignal& signal, const PollRequest* poll, Clock::Duration timeout);
 
-  // Gives `issue` a completion to hand to one asynchronous call (which returns -1 when it failed at once) and waits for
-  // it. The errno of the reply, 0 for success. After a timeout the connection is dead and nothing is in flight.
+  // Runs one asynchronous call and waits for its reply: `issue` makes the call with the completion that it is given,
+  // and returns -1 when it failed at once. Gives the errno of the reply, 0 for success. After a timeout the connection
+  // is dead and nothing is in flight.
   Result<int> run(const std::function<std::int64_t(nbd_completion_callback)>& issue, std::chrono::seconds timeout);
 
   // Ends the connection; every request in flight completes with an error before this returns.
@@ -96,8 +97,8 @@ class NbdConnection {
 // The export as a file; open_nbd_file() without the opening.
 std::unique_ptr<File> make_nbd_file(std::shared_ptr<NbdConnection> connection);
 
-// A connection's requests as one lane's queue. Requests are cut to the server's block sizes; what is not aligned to
-// them is read around and copied.
+// One lane's queue over a connection. Requests are cut to the server's block sizes; an unaligned one is read with what
+// is around it, and copied.
 Result<std::unique_ptr<IoQueue>> make_nbd_queue(std::shared_ptr<NbdConnection> connection);
 
 }  // namespace backhaul

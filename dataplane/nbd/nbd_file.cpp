@@ -2,7 +2,6 @@
 #include <cerrno>
 #include <deque>
 #include <mutex>
-#include <vector>
 
 #include "dataplane/nbd/nbd.h"
 #include "dataplane/nbd/nbd_connection.h"
@@ -11,7 +10,7 @@
 namespace backhaul {
 namespace {
 
-// Replies that are remembered: lanes read near each other, a scan of what comes next runs ahead of them.
+// Remembered replies: lanes read near each other, and a scan runs ahead of them.
 constexpr std::size_t kKeptReplies = 8;
 
 // A hole without the flag that it reads as zeros may hold anything.

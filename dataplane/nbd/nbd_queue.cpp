@@ -25,7 +25,7 @@ class NbdQueue final : public IoQueue {
     taken_.reserve(capacity());
     returned_.reserve(capacity());
   }
-  // Memory that was given for reads is the caller's again: a connection that still would fill it is ended.
+  // The caller gets its memory back: a connection that could still fill it is ended.
   ~NbdQueue() override {
     collect();
     if (in_flight_ > 0) connection_->end();
@@ -107,7 +107,7 @@ void NbdQueue::read(File& file, std::uint64_t offset, MutableBytes into, std::ui
 
 void NbdQueue::issue(Request& request, std::uint64_t offset, MutableBytes into) {
   const auto most = connection_->maximum_block();
-  // One more than there are, so that the request cannot end (and be used again) before all were issued.
+  // Counts one more than there are, so that the request cannot end (and be reused) before all are issued.
   const auto parts = div_up(into.size(), most);
   {
     const std::lock_guard lock(mutex_);

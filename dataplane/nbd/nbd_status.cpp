@@ -26,7 +26,7 @@ struct Asked {
   }
 
   void add(std::uint64_t length, bool mark) {
-    length = std::min(length, limit - status.end);  // a server may say more than it was asked
+    length = std::min(length, limit - status.end);  // a server may tell more than it was asked
     if (mark && length != 0) {
       if (!status.marked.empty() && status.marked.back().end() == status.end)
         status.marked.back().length += length;

@@ -1,5 +1,5 @@
-// What an NBD server says of a part of its export in the metadata context that a connection asked for; internal to
-// dataplane/nbd/nbd_*.cpp.
+// An NBD server's block status of a part of its export, in the metadata context that the connection asked for; internal
+// to its room.
 #pragma once
 
 #include <vector>
@@ -8,16 +8,16 @@
 
 namespace backhaul {
 
-// Of one block status reply. Runs beyond 65536 (1 MiB of memory) are left to be asked for again.
+// One block status reply, up to 65536 runs (1 MiB of memory); the caller asks again for the rest.
 struct NbdStatus {
-  std::uint64_t begin = 0, end = 0;  // what it tells of
-  std::vector<ByteRange> marked;     // runs in it, apart from each other
+  std::uint64_t begin = 0, end = 0;  // the part that it describes
+  std::vector<ByteRange> marked;     // runs in it, not adjacent
 };
 
 using NbdMarks = bool (*)(std::uint32_t flags);
 
-// Asks for at most 1 GiB that holds `at`, and marks the runs whose flags `marks` takes. `end` is beyond `at`. REQUIRES:
-// connection.tells_context(), `at` is inside the export.
+// Asks for the status of at most 1 GiB around `at`, and marks the runs whose flags `marks` accepts. The reply covers
+// `at`. REQUIRES: connection.tells_context(), `at` is inside the export.
 Result<NbdStatus> ask_nbd_status(NbdConnection& connection, std::uint64_t at, NbdMarks marks);
 
 }  // namespace backhaul

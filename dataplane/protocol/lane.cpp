@@ -1,7 +1,6 @@
 #include "dataplane/protocol/lane.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "dataplane/protocol/transfer.h"
 

@@ -43,7 +43,6 @@ inline constexpr std::uint64_t kMaxDiskSize = 256 * kTiB;
 
 // A lane moves content in chunks of one frame's payload at most.
 inline constexpr std::size_t kChunkSize = kMaxPayloadSize;
-inline constexpr std::uint64_t kChunksPerExtent = kExtentSize / kChunkSize;
 static_assert(kChunkSize % kBlockSize == 0 && kExtentSize % kChunkSize == 0);
 
 // Memory of one lane: its chunk buffers (12 MiB), two more for compression, and at most kMaxOpenExtents extents of
@@ -67,7 +66,6 @@ inline constexpr std::chrono::seconds kSendTimeout{30};             // one messa
 inline constexpr std::chrono::milliseconds kStopPollInterval{200};  // how often a wait looks whether it should stop
 inline constexpr std::chrono::seconds kAnswerTimeout{120};          // one answer on the control stream
 inline constexpr std::chrono::seconds kLaneIdleTimeout{180};
-inline constexpr std::chrono::seconds kPingInterval{5};
 
 // The source's wish, in the `open` message.
 struct OpenRequest {

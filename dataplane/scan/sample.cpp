@@ -7,7 +7,7 @@
 namespace backhaul {
 namespace {
 
-// Runs that are looked at one by one; a disk in more pieces is taken as evenly filled.
+// Runs that are looked at one by one; a disk of more counts as evenly filled.
 constexpr std::size_t kMaxRuns = 65536;
 
 Result<void> read_block(Disk& disk, std::uint64_t offset, MutableBytes into) {

@@ -16,11 +16,11 @@ inline constexpr std::size_t kMaxSampleExtents = 64;
 
 struct SampledExtent {
   std::uint64_t extent = 0;
-  ExtentDigests digests;  // of a short last extent the first ones
+  ExtentDigests digests;  // a short last extent uses the first ones
 };
 struct DiskSample {
   std::uint64_t size = 0;             // of the disk, bytes
-  std::uint64_t allocated_bytes = 0;  // may hold something but zeros; estimated when the disk is cut into many runs
+  std::uint64_t allocated_bytes = 0;  // may hold more than zeros; estimated when data lies in many runs
   std::vector<SampledExtent> extents;
   double digest_bytes_per_s = 0;  // reading and digesting; 0 when nothing was read
 };
@@ -31,7 +31,7 @@ Result<std::vector<std::uint64_t>> pick_extents(const Disk& disk, std::size_t co
 // kMaxSampleExtents; those of reading.
 Result<DiskSample> sample_extents(Disk& disk, const DataplaneParts& parts, std::span<const std::uint64_t> extents);
 
-// The fraction of `source`'s sampled blocks that are not the same in `target`; 1 when nothing can be compared.
+// The fraction of `source`'s sampled blocks that differ in `target`; 1 when nothing can be compared.
 double changed_fraction(const DiskSample& source, const DiskSample& target);
 
 }  // namespace backhaul

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <thread>
 
+#include "checksum/root_digest.h"
 #include "dataplane/disk/buffer_pool.h"
 #include "dataplane/protocol/transfer.h"
 
@@ -31,7 +32,7 @@ void fail(Shared& shared, Error error) {
   shared.failed = true;
 }
 
-// An extent with data to read, or a run of holes that was taken care of; nothing when there is none left.
+// The next extent to read, after adding the holes before it; nothing when none is left.
 Result<std::optional<std::uint64_t>> claim(Shared& shared) {
   const std::lock_guard lock(shared.mutex);
   if (shared.options.stop != nullptr && shared.options.stop->load()) return make_error(BaseErrc::cancelled);

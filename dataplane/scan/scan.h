@@ -4,7 +4,7 @@
 #include <atomic>
 #include <functional>
 
-#include "checksum/root_digest.h"
+#include "checksum/block_digest.h"
 #include "dataplane/disk/disk.h"
 #include "dataplane/protocol/dataplane_parts.h"
 #include "dataplane/store/digest_index.h"
@@ -13,16 +13,15 @@ namespace backhaul {
 
 struct ScanOptions {
   unsigned threads = 2;
-  // Hears every extent (or run of zero extents, digests == nullptr), from any of the threads, each exactly once. May be
+  // Called exactly once for every extent, or run of zero extents (digests == nullptr), by any of the threads. May be
   // null.
   std::function<Result<void>(std::uint64_t extent, std::uint64_t count, const ExtentDigests* digests)> visit;
-  // Hears the bytes covered so far, now and then, from one thread at a time. An error stops the scan. May be null.
+  // Called now and then with the bytes covered so far, by one thread at a time. An error stops the scan. May be null.
   std::function<Result<void>(std::uint64_t bytes)> progress;
   const std::atomic<bool>* stop = nullptr;
 };
 
-// The root digest by what is read from the disk's file past the page cache (holes are not read). Memory: 8 MiB a
-// thread.
+// Reads the disk's file past the page cache (holes are not read) and gives the root digest. Memory: 8 MiB per thread.
 Result<Sha256> scan_disk(Disk& disk, const DataplaneParts& parts, const ScanOptions& options = {});
 
 }  // namespace backhaul

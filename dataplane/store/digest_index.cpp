@@ -27,9 +27,9 @@ constexpr std::uint64_t record_base(std::uint64_t extents) {
 }
 constexpr std::uint64_t file_size(std::uint64_t extents) { return record_base(extents) + extents * kIndexRecordSize; }
 
-// An entry of the table: the low byte is the state, the high byte the shipped count, as in the file. In memory
-// two more bits of the low byte say that the record was stored but the file's entry does not say `known` yet (rule 2
-// of the document). There are two so that a sync can tell what was stored before it began from what came meanwhile.
+// An entry of the table: the low byte is the state, the high byte the shipped count, as in the file. In memory two more
+// bits of the low byte say that the record was stored but the file's entry does not say `known` yet (rule 2 of the
+// document): two, so that a sync can tell records stored before it began from later ones.
 using Entry = std::uint16_t;
 constexpr Entry kStateMask = 0x03, kPendingMask = 0xC0;
 constexpr Entry kPendingBits[2] = {0x40, 0x80};
@@ -241,8 +241,7 @@ class Index final : public DigestIndex {
   const std::unique_ptr<std::atomic<Entry>[]> table_;
 
   std::mutex sync_mutex_;  // one sync at a time; taken before mutex_
-  // A failed sync: what it should have written may be lost while the cache says otherwise, so no later one can speak
-  // for it.
+  // Of a failed sync: the cache may show what was lost, so every later sync fails, too.
   std::optional<Error> failed_;
   std::mutex mutex_;  // every change of the table, in memory and in the file; taken a few times an extent
   std::vector<std::uint64_t> pending_;  // extents stored since the last sync; may repeat, may be stale

@@ -35,13 +35,13 @@ class DigestIndex {
   virtual Result<void> store(std::uint64_t extent, const ExtentDigests& digests, std::uint8_t shipped) = 0;
   virtual Result<void> store_durable(std::uint64_t extent, std::uint8_t shipped) = 0;
   virtual Result<void> store_zero_run(std::uint64_t first, std::uint64_t count) = 0;
-  // Makes extents unknown again, before they are overwritten; the caller calls sync() before the write.
+  // Makes an extent unknown again before it is overwritten; the caller calls sync() before the write.
   virtual Result<void> forget(std::uint64_t extent) = 0;
   virtual Result<void> sync() = 0;
-  // Starts a new transfer over the same disk: shipped counts become 0.
+  // Sets all shipped counts to 0: a new transfer of the same disk begins.
   virtual Result<void> reset_shipped() = 0;
 
-  // The identity of the disk file for which all this is true; set at the end of a transfer, checked at the start of the
+  // The identity of the disk file that the index describes; set at the end of a transfer, checked at the start of the
   // next.
   virtual Result<void> set_identity(const FileIdentity& identity) = 0;
   virtual Result<FileIdentity> identity() = 0;

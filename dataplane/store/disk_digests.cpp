@@ -1,5 +1,7 @@
 #include "dataplane/store/disk_digests.h"
 
+#include "checksum/root_digest.h"
+
 namespace backhaul {
 namespace {
 

@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "checksum/root_digest.h"
+#include "checksum/block_digest.h"
 #include "dataplane/store/digest_index.h"
 
 namespace backhaul {
@@ -18,7 +18,7 @@ struct DiskDigests {
 };
 Sha256 root_of(const DiskDigests& digests);  // REQUIRES: one for each extent of the size
 
-// From what an index knows; nothing when some extent's content was never digested.
+// From an index; nothing when some extent's content was never digested.
 Result<std::optional<DiskDigests>> digests_of(DigestIndex& index);
 // The same without keeping them.
 Result<std::optional<Sha256>> root_of(DigestIndex& index);

@@ -1,7 +1,7 @@
 // The session journal: the state of one transfer on the target, an append-only file of self-checking records
 // (docs/journal_format.md). A record is durable before the step that it announces is taken; what a crash tore at the
-// tail never happened. When the transfer has ended its last record stays beside the disk, so that who asks again hears
-// how it ended, and no older run comes back.
+// tail never happened. The last record of an ended transfer stays beside the disk: whoever asks again hears how it
+// ended, and older runs stay fenced.
 #pragma once
 
 #include <cstdint>
@@ -40,8 +40,8 @@ struct SessionRecord {
   std::uint64_t disk_size = 0;  // virtual
   std::uint64_t transfer = 0;   // names the transfer over all its runs, not 0; a later one of the same disk has another
   bool had_old_disk = false;
-  // The staged disk is one point in time of the source, but for changes that the next run is given as a list. Without
-  // it a list of changed extents must not complete the disk.
+  // The staged disk is one point in time of the source, except for changes that the next run gets as a list. Only such
+  // a disk may be completed by a list of changed extents.
   bool whole = false;
   bool round_ended = false;    // the staged disk is one point in time of the source as it is: it may be swapped in
   std::optional<Sha256> root;  // the disk's root digest, when a round or the transfer ended with one

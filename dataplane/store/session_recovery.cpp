@@ -1,5 +1,5 @@
-// How a transfer ends: swapped in, swapped in with the old disk kept, released, cancelled; and what a crash left of
-// any of these steps is completed here. Each step is recorded in the session's journal before it is taken.
+// Ends a transfer: swap, swap that keeps the old disk, release, cancel; and completes what a crash left of each. A step
+// is recorded in the session's journal before it is taken.
 #include <utility>
 
 #include "dataplane/disk/whole_file.h"
@@ -16,7 +16,7 @@ Result<void> append(SessionJournal& journal, SessionState state) {
 }
 
 // The last record stays beside the disk as `.NAME.last`, then the session goes. REQUIRES: no undo log, staged or kept
-// disk is left. After a crash in between, what is in the directory is of no use to anybody.
+// disk is left. What a crash in between leaves in the directory is of no use.
 Result<void> end_session(Storage& storage, const DiskPaths& paths, std::unique_ptr<SessionJournal> journal,
                          SessionState how) {
   if (journal->last().state != how) BH_RETURN_IF_ERROR(append(*journal, how));
@@ -30,8 +30,8 @@ Result<FileIdentity> identity_of(Storage& storage, const std::string& path) {
   return file->identity();
 }
 
-// The digests of what was delivered are kept, with the disk's identity at its swap: they are believed of the disk only
-// when nobody has written to it since, and else say what it was (TargetStore::delivered_digests).
+// Keeps the digests of what was delivered, with the disk's identity at its swap. They describe the disk while nobody
+// writes to it, and later still say what was delivered (TargetStore::delivered_digests).
 Result<void> keep_index(Storage& storage, const DiskPaths& paths, const SessionRecord& record) {
   BH_TRY(const auto kind, storage.kind(paths.index));
   if (!record.root || kind != Storage::Kind::file) return {};
@@ -60,8 +60,8 @@ Result<void> complete_recorded(Storage& storage, const DiskPaths& paths, std::un
     case SessionState::keeping: BH_RETURN_IF_ERROR(complete_keep(storage, paths, *journal)); [[fallthrough]];
     case SessionState::kept: recovery = Recovery::kept; return {};
     case SessionState::preparing:
-      // Nobody was told of this transfer; what is remembered of the one before stays. The journal goes last: without
-      // it, whoever finds an undo log cannot know that it is done with.
+      // Nobody was told of this transfer; the record of the one before stays. The journal goes last: without it nobody
+      // could know that an undo log is done with.
       BH_RETURN_IF_ERROR(staging->give_back());
       BH_RETURN_IF_ERROR(storage.remove(paths.undo));
       journal.reset();
@@ -105,7 +105,8 @@ Result<std::unique_ptr<SessionJournal>> open_leftover(Storage& storage, const Di
   if (!journal) {
     if (journal_kind != Storage::Kind::none && !journal.error().is(JournalErrc::damaged))
       return std::move(journal).error();
-    // A kill before the first record was durable, or when the session had ended: nothing that matters can be there.
+    // A kill came before the first record was durable, or after the session had ended: nothing that matters can be
+    // there.
     for (const auto& path : {paths.staged, paths.undo, paths.old}) {
       BH_TRY(const auto kind, storage.kind(path));
       if (kind != Storage::Kind::none)
@@ -118,7 +119,7 @@ Result<std::unique_ptr<SessionJournal>> open_leftover(Storage& storage, const Di
   return std::move(*journal);
 }
 
-// What the transfer before left; nothing when that is not known (any more).
+// The last transfer's end; nothing when it is not known.
 Result<std::optional<SessionRecord>> read_last(Storage& storage, const DiskPaths& paths) {
   std::optional<SessionRecord> none;
   BH_TRY(const auto kind, storage.kind(paths.last));
@@ -144,7 +145,7 @@ Result<std::uint64_t> claim_epoch(const DiskPaths& paths, const Standing& standi
   return epoch;
 }
 
-// A verb that finds nothing to do; its epoch fences older runs all the same.
+// For a verb that finds nothing to do: its epoch still fences older runs.
 Result<void> record_epoch(Storage& storage, const DiskPaths& paths, Standing& standing, std::uint64_t epoch) {
   const auto recorded = standing.epoch();
   if (epoch == 0 || epoch == recorded) return {};
@@ -292,7 +293,7 @@ Result<void> recover_directory(Storage& storage, const std::string& directory, i
   const auto prefix = directory.empty() ? std::string() : directory + "/";
   for (const auto& name : names) {
     const auto path = prefix + name;
-    // What an operator put there and we cannot look at (a link that leads out, lost+found) is none of our sessions.
+    // What we cannot look at (an operator's link that leads out, lost+found) is no session.
     const auto kind = storage.kind(path);
     if (!kind || *kind != Storage::Kind::directory) continue;
     if (name.front() != '.') {

@@ -1,6 +1,5 @@
 #include "dataplane/store/staging.h"
 
-#include <array>
 #include <utility>
 
 #include "dataplane/disk/whole_file.h"
@@ -160,7 +159,7 @@ Result<StagedDisk> start(Storage& storage, Random& random, const DiskPaths& path
   BH_TRY(staged.journal, create_session_journal(storage, paths.journal, record));
   auto file = make_staging(plan.staging, storage, paths)->stage();
   if (!file && file.error().is(IoErrc::clone_unsupported) && request.staging == StagingChoice::automatic) {
-    // Nothing was staged: the same preparation with the other staging.
+    // Nothing was staged: prepare again, with an undo log.
     BH_RETURN_IF_ERROR(storage.remove_directory(paths.directory));
     BH_RETURN_IF_ERROR(storage.make_directory(paths.directory));
     record.staging = StagingKind::undo;
@@ -203,7 +202,7 @@ Result<StagedDisk> resume(Storage& storage, Random& random, const DiskPaths& pat
   StagedDisk staged;
   staged.resumed = true;
   BH_TRY(auto file, make_staging(record.staging, storage, paths)->reopen());
-  // What the run before wrote and did not make durable reads as written, and would be recorded as durable.
+  // What the run before wrote and did not sync reads as written, and would be recorded as durable.
   BH_RETURN_IF_ERROR(sync_and_drop_cache(*file));
   BH_TRY(staged.disk, open_disk(std::move(file), OpenMode::write, random));
   if (staged.disk->size() != record.disk_size)

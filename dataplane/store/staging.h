@@ -1,5 +1,5 @@
 // Staging: how a target disk is changed so that a cancel gives the old disk back byte for byte. Four kinds behind one
-// interface; which one is in the session journal's first record. Paths of one disk `dir/name`:
+// interface; the session journal's first record says which (StagingKind). Paths of one disk `dir/name`:
 //   dir/.name.backhaul/            the session; exists only while a transfer is unfinished or its old disk is kept
 //     journal index undo           its state, digests, undo log
 //     staged old                   the disk being written, the old disk that is kept (no names a hypervisor would take)
@@ -27,8 +27,8 @@ struct DiskPaths {
 
 inline constexpr std::string_view kSessionSuffix = ".backhaul";
 
-// One disk has one name: two names that lead through links to one disk would be two sessions that know nothing of each
-// other. Error: IoErrc::not_a_disk.
+// Refuses a link on the way to the disk: two names of one disk would be two sessions that know nothing of each other.
+// Error: IoErrc::not_a_disk.
 Result<void> check_disk_parents(Storage& storage, const DiskPaths& paths);
 
 class Staging {
@@ -39,15 +39,15 @@ class Staging {
   virtual Result<std::unique_ptr<File>> stage() = 0;
   // Opens the staged file of an unfinished transfer.
   virtual Result<std::unique_ptr<File>> reopen() = 0;
-  // The staged file, closed, becomes the disk. Repeatable after a crash.
+  // Makes the staged file, closed, the disk. Repeatable after a crash.
   virtual Result<void> swap() = 0;
-  // The same, but the old disk is kept: moved aside, or in the undo log. Repeatable after a crash.
+  // Does the same but keeps the old disk: moved aside, or in the undo log. Repeatable after a crash.
   virtual Result<void> keep() = 0;
   // Undoes keep(): the new disk is the staged file again. Repeatable after a crash.
   virtual Result<void> withdraw() = 0;
-  // What keep() kept is removed. Repeatable after a crash.
+  // Removes what keep() kept. Repeatable after a crash.
   virtual Result<void> drop_old() = 0;
-  // The old disk is at its name again, byte for byte. Repeatable after a crash.
+  // Puts the old disk back at its name, byte for byte. Repeatable after a crash.
   virtual Result<void> give_back() = 0;
 };
 
@@ -87,21 +87,21 @@ Result<Standing> recover_disk(Storage& storage, const DiskPaths& paths);
 Result<StagedDisk> open_staged_disk(Storage& storage, Random& random, const DiskPaths& paths,
                                     const OpenRequest& request, std::uint64_t epoch);
 
-// What is on record of the disk's unfinished transfer; nothing when there is none, or when a crash left only files to
-// clear up. Its epoch is the highest that any run of it had.
+// The last record of the disk's unfinished transfer; nothing when there is none, or when a crash left only files to
+// clear up. Its epoch is the highest of all its runs.
 Result<std::optional<SessionRecord>> recorded_session(Storage& storage, const DiskPaths& paths);
 
-// Verified: the staged disk takes the disk's name, its digest index is kept. Only forward from here.
+// Swaps a verified staged disk in and keeps its digest index. Only forward from here.
 Result<void> finish_staged_disk(Storage& storage, const DiskPaths& paths, StagedDisk staged, bool keep_digests,
                                 const std::optional<Sha256>& root = std::nullopt);
 
-// The verbs on a disk that no run has open. Epoch 0: as recorded + 1. Another must be higher than what is recorded, or
-// the same when the verb's effect is there already; else EngineErrc::session_fenced.
+// The verbs on a disk that no run has open. Epoch 0 stands for the recorded one + 1. Any other must be above the
+// recorded one, or the same when the verb has taken effect already; else EngineErrc::session_fenced.
 //
-// The staged disk, whose last round ended, takes the disk's name; the old disk is kept. Nothing to do when it is kept
-// already. Errors: EngineErrc::session_not_staged, session_incomplete.
+// Swaps in the staged disk, whose last round ended, and keeps the old one. Does nothing when it is kept already.
+// Errors: EngineErrc::session_not_staged, session_incomplete.
 Result<void> swap_staged_disk(Storage& storage, Random& random, const DiskPaths& paths, std::uint64_t epoch);
-// What swap_staged_disk kept is removed; the transfer has ended as finished. Nothing to do when nothing is kept. Error:
+// Removes what swap_staged_disk() kept; the transfer ends as finished. Does nothing when nothing is kept. Error:
 // EngineErrc::session_incomplete when the disk is staged.
 Result<void> release_old_disk(Storage& storage, const DiskPaths& paths, std::uint64_t epoch);
 // Gives the old disk back, staged or kept. False when there was nothing to undo. Error:

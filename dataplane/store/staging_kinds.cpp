@@ -1,7 +1,6 @@
 // The three ways of staging: a new file, a clone, and the old disk itself with an undo log.
 #include <utility>
 
-#include "dataplane/protocol/engine_error.h"
 #include "dataplane/store/staging.h"
 #include "dataplane/store/undo.h"
 

@@ -3,7 +3,6 @@
 // list of small commands. The channel may refuse, which is final; it hands out the bytes that were sealed as data, in
 // their order, and never a byte else; what it writes the peer can open.
 #include <algorithm>
-#include <optional>
 #include <vector>
 
 #include "tests/fuzz/fuzz_input.h"

@@ -1,7 +1,6 @@
 #include "sim/memory_stream.h"
 
 #include <algorithm>
-#include <cassert>
 #include <deque>
 #include <mutex>
 

@@ -1,7 +1,6 @@
 #include "sim/sim_state.h"
 
 #include <algorithm>
-#include <cassert>
 #include <cerrno>
 
 namespace backhaul::sim {

@@ -2,8 +2,6 @@
 
 #include <malloc.h>
 
-#include <algorithm>
-
 #include "dataplane/scan/scan.h"
 #include "transport/stream/transport_error.h"
 

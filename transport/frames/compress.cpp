@@ -19,15 +19,15 @@ constexpr std::uint64_t kMaxWindow = kMiB;
 constexpr int kAutomaticLevel = -1;  // about twice as fast as level 1, for somewhat less
 constexpr int kZstdLevel = 1;
 
-// `automatic`: a failed try looks at this much of a payload and is then repeated after 1, 2, ... 32 MiB. Data that does
-// not shrink thus costs at most 32 KiB of compression a 1 MiB, and soon a thirtieth of that.
+// `automatic` tries this much of a payload; after a failed try it waits for 1, 2, ... 32 MiB. Data that does not shrink
+// thus costs compression of 32 KiB per MiB at most, and soon a thirtieth of that.
 constexpr std::size_t kSampleSize = 32 * kKiB;
 constexpr std::uint64_t kFirstPause = kMiB;
 constexpr std::uint64_t kLongestPause = 32 * kMiB;
 
 constexpr std::array<std::string_view, 3> kModes{"auto", "off", "zstd"};
 
-// What the compressed form may have at most: seven eighths.
+// The largest compressed size that is sent: seven eighths of the raw one.
 std::size_t worth_while(std::size_t raw_size) { return raw_size - raw_size / 8 - (raw_size % 8 != 0 ? 1 : 0); }
 
 // The window that a frame asks for (RFC 8878, section 3.1.1.1); 0 when the header is cut off or is none.
@@ -130,7 +130,7 @@ Result<void> Decompressor::decompress(Bytes compressed, MutableBytes into) {
   if (announced == ZSTD_CONTENTSIZE_ERROR || announced == ZSTD_CONTENTSIZE_UNKNOWN || announced != into.size())
     return fail(fmt::format("the frame does not announce {} bytes", into.size()));
   if (window > kMaxWindow) return fail(fmt::format("the frame asks for a window of {} bytes", window));
-  // One frame and nothing behind it: the decoder would go on with a second one.
+  // One frame and nothing behind it: the decoder would also decode a second one.
   if (const auto size = ZSTD_findFrameCompressedSize(compressed.data(), compressed.size());
       ZSTD_isError(size) || size != compressed.size())
     return fail("the payload is not exactly one zstd frame");

@@ -1,7 +1,6 @@
 // zstd (RFC 8878) of one frame's payload, and the decision whether it pays. One per lane.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -19,8 +18,8 @@ class Compressor {
  public:
   explicit Compressor(CompressMode mode);
   ~Compressor();
-  // The compressed payload in `into`, or 0 when the raw one should be sent (off, does not pay, would not shrink by an
-  // eighth). `automatic` tries a payload now and then and goes on while it shrinks.
+  // Compresses `raw` to `into` and gives the size; 0: send it raw (off, does not pay, would not shrink by an eighth).
+  // `automatic` tries a payload now and then and goes on while payloads shrink.
   std::size_t compress(Bytes raw, MutableBytes into);
   static std::size_t bound(std::size_t raw_size);
 

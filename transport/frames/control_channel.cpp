@@ -102,7 +102,7 @@ Result<void> ControlChannel::send(FrameType type, const json::object& body, std:
   while (true) {
     auto done = writer.pump();
     if (!done) {
-      // A peer that gave up said why before it closed; that is worth more than "the connection was lost".
+      // A peer that gave up said why before it closed, which says more than "the connection was lost".
       if (auto last = next(SteadyClock::now(), false); !last && last.error().from_peer())
         return std::move(last).error();
       return std::move(done).error();

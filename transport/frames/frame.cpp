@@ -35,7 +35,7 @@ constexpr std::uint32_t kBitmapSize = kBlocksPerExtent / 8;
 constexpr std::uint32_t kDigestSize = 16;
 constexpr std::uint32_t kExtentDigestSize = 32;
 
-// What a type may look like: docs/wire_protocol.md, section 3, as a table.
+// Each type's rules: docs/wire_protocol.md, section 3, as a table.
 struct Shape {
   FrameType type;
   std::string_view name;

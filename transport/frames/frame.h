@@ -1,9 +1,8 @@
 // The frame: the unit of the wire protocol (docs/wire_protocol.md). A fixed 64-byte little-endian header, then
 // `payload_size` bytes. The header carries its own CRC-32C, the payload another. Encoding and decoding are pure
-// functions over bytes; nothing here does I/O. Reader and writer both include this file and nothing else knows offsets.
+// functions over bytes; nothing here does I/O. Reader and writer include this file; nothing else knows offsets.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string_view>
 
@@ -40,7 +39,7 @@ enum class FrameType : std::uint8_t {
   swapped = 17,   // the answer
   release = 18,   // what swap kept is no longer needed
   released = 19,  // the answer
-  offer = 20,     // who dialled wants to be the target: the other end may use the stream as if it had dialled
+  offer = 20,     // the dialling end offers to be the target: the other end may use the stream as if it had dialled
 
   // Data, on lanes. offset and length are bytes of the disk.
   claim = 32,        // source -> target: send digests of [offset, length); whole extents
@@ -53,9 +52,8 @@ enum class FrameType : std::uint8_t {
 };
 
 // Header flags.
-inline constexpr std::uint8_t kFrameZstd = 0x01;  // payload is one zstd frame that decodes to raw_size bytes
-inline constexpr std::uint8_t kFrameZeroRun =
-    0x02;  // digests/extent_done/zero: a run of whole extents that are zero throughout
+inline constexpr std::uint8_t kFrameZstd = 0x01;     // payload is one zstd frame that decodes to raw_size bytes
+inline constexpr std::uint8_t kFrameZeroRun = 0x02;  // digests/extent_done/zero: a run of whole, all-zero extents
 inline constexpr std::uint8_t kFrameResumed = 0x04;  // digests: acknowledged in an earlier run of this transfer
 inline constexpr std::uint8_t kFrameHoleEnd = 0x08;  // extent_end after `zero`s only: the whole range became zero
 

@@ -3,7 +3,6 @@
 #include <cassert>
 
 #include "checksum/crc32c.h"
-#include "transport/stream/transport_error.h"
 
 namespace backhaul {
 namespace {
@@ -28,7 +27,7 @@ void FrameWriter::push(FrameHeader header, Bytes payload, std::uint64_t token) {
 
 void FrameWriter::push_owned(FrameHeader header, std::vector<std::byte> payload) {
   push(header, payload);
-  // The vector's memory does not move with it, so the span stays good.
+  // Moving the vector does not move its memory, so the span stays valid.
   queue_.back().owned = std::move(payload);
 }
 
@@ -40,7 +39,7 @@ Result<bool> FrameWriter::pump() {
                                                       : entry.payload.subspan(entry.sent - kFrameHeaderSize);
       BH_TRY(const std::size_t taken, stream_.write_some(rest));
       if (taken == 0) {
-        // What the stream did take should be on its way while we wait.
+        // What the stream took must be on its way while we wait.
         BH_RETURN_IF_ERROR(stream_.flush());
         return false;
       }

@@ -5,7 +5,6 @@
 #include <boost/json/object.hpp>
 #include <chrono>
 #include <deque>
-#include <functional>
 #include <memory>
 #include <vector>
 
@@ -14,13 +13,12 @@
 
 namespace backhaul {
 
-// Queues frames and pushes them. A payload is borrowed until take_released() gives its token back: after the pump() in
-// which the stream took the last byte.
+// Queues frames and sends them. A payload is borrowed until take_released() gives its token back, after the pump() in
+// which the stream took its last byte.
 class FrameWriter {
  public:
   explicit FrameWriter(ByteStream& stream) : stream_(stream) {}
 
-  // Payloads are borrowed; `token` comes back through take_released() when the bytes are no longer needed.
   static constexpr std::uint64_t kNoToken = ~std::uint64_t{0};
   void push(FrameHeader header, Bytes payload = {}, std::uint64_t token = kNoToken);  // fills sizes and CRC
   // Payload owned by the writer (small frames: digests, messages).
@@ -47,15 +45,14 @@ class FrameWriter {
   bool flushed_ = true;
 };
 
-// Reads one frame at a time. The owner gives the place for each payload, so that data lands where it will be written
-// from.
+// Reads one frame at a time. The owner gives each payload its place, so that data lands where it will be written from.
 class FrameReader {
  public:
   explicit FrameReader(ByteStream& stream) : stream_(stream) {}
 
   enum class Step {
     blocked,      // nothing more can be read now
-    need_buffer,  // a header is there (header()); give a place with set_buffer(), then go on
+    need_buffer,  // header() is valid; the owner calls set_buffer(), then step()
     frame,        // a frame is complete: header() and payload(), valid until the next step()
   };
   // Errors: the stream's, or the codec's. After an error the reader is dead.
@@ -76,7 +73,7 @@ class FrameReader {
   std::size_t have_ = 0;
 };
 
-// A blocking channel of control messages, and the way an error is told to a peer.
+// A blocking channel of control messages; an error is one of them.
 class ControlChannel {
  public:
   explicit ControlChannel(std::unique_ptr<ByteStream> stream) : stream_(std::move(stream)) {}
@@ -91,7 +88,7 @@ class ControlChannel {
                     std::chrono::milliseconds timeout);
   // Next message; ping is answered inside, pong skipped. An `error` frame becomes the Error that the peer meant.
   Result<Message> receive(std::chrono::milliseconds timeout);
-  // receive() and require the type; TransportErrc::unexpected_frame otherwise.
+  // Receives a message of this type; another type is TransportErrc::unexpected_frame.
   Result<Message> expect(FrameType type, std::chrono::milliseconds timeout);
 
   ByteStream& stream() noexcept { return *stream_; }

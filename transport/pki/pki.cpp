@@ -29,7 +29,7 @@ constexpr std::uint32_t kCaDays = 3650;
 constexpr std::uint32_t kDefaultDays = 825;
 constexpr std::uint32_t kMaxDays = 36500;
 constexpr long kSecondsPerDay = 86400;
-// Certificates begin a little in the past: the clocks of two sites are never equal.
+// Certificates begin in the past by this much: two sites' clocks are never equal.
 constexpr long kClockSkewS = 3600;
 constexpr std::size_t kMaxNameSize = 64;  // X.520's bound of a common name
 
@@ -158,7 +158,7 @@ Result<void> sync_directory(const fs::path& path) {
   return {};
 }
 
-// A directory beside the wanted files, where everything is made before it gets its name.
+// A directory beside the files to be made; each is made in it, then gets its name.
 class Workshop {
  public:
   static Result<Workshop> open(const fs::path& directory) {

@@ -30,7 +30,7 @@ struct CertificateInfo {
   std::int64_t seconds_left = 0;  // negative: it ended
   bool is_ca = false;
 };
-// A certificate file's facts, or those of every *.crt below a directory.
+// The facts of a certificate file, or of every *.crt below a directory.
 Result<std::vector<CertificateInfo>> pki_show(const std::filesystem::path& path);
 
 }  // namespace backhaul

@@ -5,8 +5,8 @@
 namespace backhaul {
 namespace {
 
-// One sample of the link's rate spans this much blocked time; a lane that was not blocked for as long as kForget has a
-// link that does not bind.
+// A sample of the link's rate spans this much blocked time. A lane that was not blocked for kForget has a link that
+// does not limit it.
 constexpr Clock::Duration kSample = std::chrono::milliseconds(20);
 constexpr Clock::Duration kForget = std::chrono::seconds(1);
 constexpr double kWeight = 0.25;

@@ -11,16 +11,16 @@ namespace backhaul {
 struct RetryPolicy {
   std::chrono::milliseconds first_delay{200};
   std::chrono::milliseconds max_delay{10'000};
-  // Attempts in a row without progress before giving up. With the delays above 8 attempts span about 30 s.
+  // Attempts in a row without progress. With the delays above, 8 attempts span about 30 s.
   std::uint32_t max_attempts = 8;
 };
 
 class Backoff {
  public:
   Backoff(RetryPolicy policy, Random& random) : policy_(policy), random_(random) {}
-  // Something was achieved: start counting again.
+  // Progress was made: counting starts again.
   void progress() noexcept { attempts_ = 0; }
-  // False when the attempts are used up; otherwise `delay` is set (half to whole of the exponential step).
+  // False when the attempts are used up; else `delay` is between half and all of the exponential step.
   bool next(Clock::Duration& delay) noexcept;
   std::uint32_t attempts() const noexcept { return attempts_; }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 
 #include "base/buffer.h"
@@ -11,28 +10,28 @@
 
 namespace backhaul {
 
-// What to poll to learn that a stream can go on: a descriptor on Linux, a handle elsewhere; -1 for none (the
-// in-memory stream of tests, which is always asked again).
+// What to poll for readiness: a descriptor on Linux, a handle elsewhere; -1 for none (an in-memory stream of tests,
+// which the caller asks again).
 using PollHandle = std::intptr_t;
 
 class ByteStream {
  public:
   virtual ~ByteStream() = default;
 
-  // Bytes moved; 0 means "would block, nothing moved". A clean end of the peer's stream is TransportErrc::closed.
+  // Bytes read; 0: would block. TransportErrc::closed: the peer ended its stream cleanly.
   virtual Result<std::size_t> read_some(MutableBytes into) = 0;
   // Takes a prefix of `from` (0: would block); taken bytes may wait in the stream until flush(). After a failed write
-  // or flush, what the peer sent before (perhaps why it gave up) can still be read.
+  // or flush, read_some() still gives what the peer sent before (perhaps why it gave up).
   virtual Result<std::size_t> write_some(Bytes from) = 0;
   // Pushes taken bytes to the network. True when all are out; false when the network would block.
   virtual Result<bool> flush() = 0;
 
   virtual PollHandle poll_handle() const noexcept = 0;
-  // A hint before a wait for input: so many bytes will come at least, whatever happens (0: nothing is known). The poll
-  // handle may then become ready only when many of them are there, which spares a fast stream most of its wake-ups.
-  // Holds until something is read. Less may be read at any time.
+  // Hints, before a wait for input, that at least `bytes` will come whatever happens (0: not known). The poll handle
+  // may then become ready only when many of them are there, which spares a fast stream most wake-ups. Holds until
+  // something is read; less may be read at any time.
   virtual void expect_input(std::size_t bytes) noexcept { static_cast<void>(bytes); }
-  // Whether read_some could return data right now without the poll handle becoming ready.
+  // Whether read_some() could return data now, without the poll handle becoming ready.
   virtual bool has_buffered_input() const noexcept = 0;
 
   // Says goodbye (TLS close_notify) if that can be done without blocking, and closes.

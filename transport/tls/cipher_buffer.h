@@ -1,4 +1,4 @@
-// Ciphertext on its way to or from a socket: [begin, end) of a place that is allocated once. One thread.
+// Ciphertext on its way to or from a socket: bytes [begin, end) of memory that is allocated once. One thread.
 #pragma once
 
 #include <cstring>
@@ -27,7 +27,7 @@ struct CipherBuffer {
     begin += count;
     if (begin == end) begin = end = 0;
   }
-  // Moves the content to the front of the place. Spans of the content are void.
+  // Moves the content to the front; spans of it become invalid.
   void compact() noexcept {
     if (begin == 0) return;
     std::memmove(bytes.get(), data(), size());

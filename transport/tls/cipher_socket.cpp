@@ -11,7 +11,7 @@
 
 namespace backhaul {
 
-// One whole record more than a batch, so that a record of which the beginning is there leaves room for a batch.
+// `in` holds a batch and one whole record, so that the beginning of a record leaves room for a batch.
 CipherSocket::CipherSocket(UniqueFd socket, std::string peer)
     : in(kBatch + kRecordMax), out(kBatch + 2 * kRecordMax), socket_(std::move(socket)), peer_(std::move(peer)) {}
 
@@ -23,7 +23,7 @@ bool CipherSocket::fill() {
     if (got > 0) {
       in.end += static_cast<std::size_t>(got);
       received_ += static_cast<std::size_t>(got);
-      wake_at(1);  // what was expected may be among it
+      wake_at(1);  // the expected bytes may be among them
       return true;
     }
     if (got == 0) {
@@ -66,8 +66,8 @@ bool CipherSocket::drain() {
 bool CipherSocket::make_room() {
   if (out.size() >= kBatch || out.room() < 2 * kRecordMax) drain();
   if (send_errno_ != 0) return false;
-  // The network took a part of a batch: moving the rest to the front would cost as much as copying it, for nothing, as
-  // it waits for the network anyway. A small rest is moved, so that what comes now needs no send of its own.
+  // The network took a part of a batch. A large rest is not moved: that costs a copy, and it waits for the network
+  // anyway. A small rest is, so that the next records go out in the same send.
   if (out.room() < 2 * kRecordMax && out.size() <= kBatch / 8) out.compact();
   return out.room() >= 2 * kRecordMax;
 }
@@ -75,7 +75,7 @@ bool CipherSocket::make_room() {
 void CipherSocket::close() noexcept {
   if (!socket_) return;
   ::shutdown(socket_.get(), SHUT_WR);
-  // Closing with unread bytes makes Linux send a reset, which can overtake nothing but is needless noise for the peer.
+  // Linux sends a reset when a socket closes with unread bytes: read them.
   in.begin = in.end = 0;
   fill();
   in.begin = in.end = 0;

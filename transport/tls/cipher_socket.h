@@ -1,6 +1,5 @@
-// A non-blocking socket with a buffer of ciphertext on each way: few and large sends and receives. TLS records are made
-// and read in the buffers by who owns this (openssl_stream.h, record_stream.h). One thread. Included by transport/*.cpp
-// only.
+// A non-blocking socket with a buffer of ciphertext each way: few and large sends and receives. Its owner
+// (openssl_stream.h, record_stream.h) makes and reads TLS records in the buffers. One thread. Internal to the room.
 #pragma once
 
 #include <string>
@@ -13,27 +12,26 @@ namespace backhaul {
 
 class CipherSocket {
  public:
-  // Bytes in one send or receive at most. Fewer and larger calls halve what the kernel's part costs; the buffer in use
-  // stays in a core's second cache.
+  // Bytes in one send or receive at most. Larger calls halve the kernel's cost; a buffer still fits a core's second
+  // cache.
   static constexpr std::size_t kBatch = 512 * kKiB;
   // Bytes that a wait for input gathers at most: half of what one receive takes.
   static constexpr std::size_t kGather = kBatch / 2;
 
-  // `peer` is for messages: address and port. `out` has room for kBatch and two whole records, so that the record with
-  // which a batch becomes full stands behind it, and one more (an alert, a key update).
+  // `peer` is for messages: address and port. `out` has room for kBatch and two whole records: the one that fills a
+  // batch, and one more (an alert, a key update).
   CipherSocket(UniqueFd socket, std::string peer);
 
-  // Receives behind what is in `in`, which is compacted. False: nothing came (would block, end_of_file() or
-  // receive_errno()).
+  // Compacts `in` and receives behind its content. False: nothing came (would block, end_of_file() or receive_errno()).
   bool fill();
-  // The handle becomes readable when `bytes` are there beside what is in `in`, kGather at most, or the peer has ended;
-  // until the next fill that receives something. REQUIRES: so many will come.
+  // Lets the handle become readable only when `bytes` more are there (kGather at most) or the peer has ended; holds
+  // until the next fill() that receives something. REQUIRES: so many will come.
   void gather(std::size_t bytes) noexcept;
-  // Sends what is in `out`. False: would block, or send_errno().
+  // Sends the content of `out`. False: would block, or send_errno().
   bool drain();
   // Makes room for one more record in `out`, sending when it is full. False: would block, or send_errno().
   bool make_room();
-  // Sends no more and closes without a reset where that can be done.
+  // Closes, without a reset where that can be done.
   void close() noexcept;
 
   CipherBuffer in, out;

@@ -17,9 +17,8 @@ namespace {
 
 constexpr std::size_t kRecordPayload = SSL3_RT_MAX_PLAIN_LENGTH;
 
-// OpenSSL encrypts from the caller's memory and decrypts into it; between it and the socket stand the two buffers,
-// which it reaches through a BIO of ours. OpenSSL's own read-ahead would move the whole rest of its buffer at every
-// record.
+// OpenSSL encrypts from the caller's memory and decrypts into it. A BIO of ours connects it to the two buffers of the
+// socket: OpenSSL's own read-ahead would move the rest of its buffer at every record.
 class OpensslStream final : public TlsStream {
  public:
   OpensslStream(TlsContext& context, UniqueFd socket, std::string peer)
@@ -37,7 +36,7 @@ class OpensslStream final : public TlsStream {
 
   Result<void> prepare_client(const Endpoint& endpoint, std::string_view alpn);
   Result<void> handshake(SteadyTime deadline);
-  // A stream with records of our own, which takes over all that this one has; null when it must go on itself.
+  // A stream whose records are ours, which takes over everything; null: this one goes on.
   std::unique_ptr<TlsStream> hand_over();
   void forget_secrets() {
     SSL_set_app_data(ssl_.get(), nullptr);
@@ -204,8 +203,8 @@ Result<void> OpensslStream::finish_handshake() {
 std::unique_ptr<TlsStream> OpensslStream::hand_over() {
   const auto suite = record_suite(ssl_.get());
   const bool server = SSL_is_server(ssl_.get()) == 1;
-  // Our first record has the number zero, and the first that we read stands at the front of `in`: so it is unless
-  // OpenSSL wrote tickets, or read on. Neither happens under our policy; where it does, OpenSSL goes on.
+  // Ours begin at record zero, and the peer's first stands at the front of `in`, unless OpenSSL wrote tickets or read
+  // on. Our policy prevents both; where one happens, OpenSSL keeps the records.
   const bool untouched = SSL_has_pending(ssl_.get()) == 0 && (!server || SSL_get_num_tickets(ssl_.get()) == 0);
   if (!suite || !untouched || secrets_.client.bytes().size() != secret_size(*suite) ||
       secrets_.server.bytes().size() != secret_size(*suite))
@@ -244,7 +243,7 @@ Result<std::size_t> OpensslStream::write_some(Bytes from) {
   if (error_) return *error_;
   std::size_t total = 0;
   while (total < from.size() && socket_->make_room()) {
-    // A record always fits, so OpenSSL never keeps a half-taken one that would bind us to offer the same bytes again.
+    // A record always fits, so OpenSSL never holds a half-taken one for which it would want the same bytes again.
     std::size_t taken = 0;
     ERR_clear_error();
     if (++records_ > limits_.due && SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_NOT_REQUESTED) == 1) records_ = 1;
@@ -260,8 +259,8 @@ Result<bool> OpensslStream::flush() {
   if (error_) return *error_;
   if (socket_->drain()) return true;
   if (socket_->send_errno() == 0) return false;
-  // A peer that refused us said why before it closed: an alert that waits unread tells more than EPIPE. What else it
-  // sent stays for the reader.
+  // A peer that refused us said why before it closed: its unread alert tells more than EPIPE. Its other bytes stay for
+  // the reader.
   std::byte one{};
   std::size_t got = 0;
   ERR_clear_error();

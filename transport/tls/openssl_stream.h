@@ -6,8 +6,8 @@
 
 namespace backhaul {
 
-// Shakes hands on a connected socket. The stream has records of our own where the context's choice, the agreed suite
-// and the CPU allow, and OpenSSL's elsewhere. Blocks up to `deadline`.
+// Shakes hands on a connected socket. The stream's records are ours where the context's choice, the agreed suite and
+// the CPU allow, else OpenSSL's. Blocks up to `deadline`.
 Result<std::unique_ptr<TlsStream>> client_handshake(TlsContext& context, UniqueFd socket, const Endpoint& endpoint,
                                                     std::string_view alpn, SteadyTime deadline);
 Result<std::unique_ptr<TlsStream>> server_handshake(TlsContext& context, UniqueFd socket, SteadyTime deadline);

@@ -1,6 +1,6 @@
-// The handshake messages that may come when the handshake is over (RFC 8446, section 4.6): a key update is told to the
-// owner, tickets are read over, for no session is ever resumed, and all else is refused. A message may be cut into
-// records, and several may share one (section 5.1). Nothing of a message is kept but its header.
+// Handshake messages after the handshake (RFC 8446, section 4.6). A key update is reported to the owner; tickets are
+// skipped, since no session is ever resumed; everything else is refused. A message may span records, and a record may
+// hold several (section 5.1). Only the header of a message is kept.
 #pragma once
 
 #include "transport/tls/record_layer.h"
@@ -15,7 +15,7 @@ class PostHandshake {
 
   enum class Event { nothing, key_update, key_update_requested };
   // Takes the content of one handshake record. Faults: a message that is not allowed, or malformed; a key update that
-  // does not end its record, for what follows belongs under the next key.
+  // does not end its record, since what follows belongs under the next key.
   RecordResult<Event> take(Bytes content) noexcept;
   // Whether a message is incomplete: then no record of another type may come (section 5.1).
   bool in_message() const noexcept { return have_ > 0 || left_ > 0; }

@@ -7,8 +7,8 @@
 namespace backhaul {
 namespace {
 
-// Tickets, key updates and empty records that a peer may send in a row, without any data between them: many more serve
-// nothing but to keep us busy.
+// Records without application data (tickets, key updates, empty ones) that a peer may send in a row: more would only
+// keep us busy.
 constexpr unsigned kIdleRecordsMax = 64;
 
 }  // namespace
@@ -33,7 +33,7 @@ RecordResult<void> RecordChannel::write_key_update(CipherBuffer& out) {
 }
 
 void RecordChannel::write_alert(Alert alert, CipherBuffer& out) noexcept {
-  constexpr std::byte kWarning{1}, kFatal{2};  // section 6: the level says nothing any more, but has its place
+  constexpr std::byte kWarning{1}, kFatal{2};  // section 6: the level is meaningless but still there
   const std::array content = {alert == Alert::close_notify ? kWarning : kFatal, static_cast<std::byte>(alert)};
   if (out.room() < content.size() + kRecordOverhead) return;
   out.end += sealer_.seal(RecordType::alert, content, out.free_space());
@@ -80,7 +80,7 @@ RecordResult<RecordChannel::Step> RecordChannel::take_record(CipherBuffer& in, s
     if (front_.left == 0) in.drop(record_size);
     return Step::data;
   }
-  // The content's beginning may stand in the caller's place, where only data belongs: put it before its rest.
+  // The content's beginning may be in the caller's memory, where only data belongs: put it before its rest.
   const auto content = record.subspan(kRecordHeaderSize, opened->size);
   if (opened->head > 0) std::memcpy(content.data(), into.data(), opened->head);
   if (++idle_records_ > kIdleRecordsMax) return RecordFault{Alert::unexpected_message, "too many records without data"};

@@ -16,8 +16,8 @@ class RecordChannel {
 
   // What `out` must have room for before write(): a record, and a key update ahead of it.
   static constexpr std::size_t kWriteRoom = kRecordContentMax + kKeyUpdateSize + 2 * kRecordOverhead;
-  // Seals one record of `from`, as much as one holds, behind what is in `out`; bytes taken. Fault: internal_error, when
-  // no new key could be made.
+  // Seals the beginning of `from` as one record behind the content of `out`; gives the bytes taken. Fault:
+  // internal_error, when no new key could be made.
   RecordResult<std::size_t> write(Bytes from, CipherBuffer& out);
   // Seals the key update that is due (our key is worn, the peer's is, or the peer asked), if any and if it has room.
   RecordResult<void> write_key_update(CipherBuffer& out);
@@ -26,7 +26,7 @@ class RecordChannel {
 
   enum class Step {
     need_input,  // `in` holds no whole record
-    record,      // a record was used up; it had no application data
+    record,      // a record without application data was used up
     data,        // `size` bytes were put in `into` (0 when `into` is empty: data waits)
     ended,       // the peer sent peer_alert()
   };
@@ -34,7 +34,7 @@ class RecordChannel {
   // be compacted and filled between steps, but what is in it must stay. A fault is final; its alert is for the caller
   // to send.
   RecordResult<Step> read(CipherBuffer& in, MutableBytes into, std::size_t& size);
-  // Whether read() could do something else than need_input.
+  // Whether read() would do more than ask for input.
   bool readable(const CipherBuffer& in) const noexcept;
   // close_notify, or the alert with which the peer gave up.
   Alert peer_alert() const noexcept { return *peer_alert_; }

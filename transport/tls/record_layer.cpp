@@ -7,8 +7,7 @@
 namespace backhaul {
 namespace {
 
-// The version field is the one of TLS 1.2 and means nothing (section 5.1); that it was not changed on the way is part
-// of what the tag proves.
+// The version field is TLS 1.2's and means nothing (section 5.1); the tag covers it.
 void write_header(MutableBytes out, std::size_t length) noexcept {
   out[0] = static_cast<std::byte>(RecordType::application_data);
   out[1] = std::byte{3};
@@ -17,9 +16,8 @@ void write_header(MutableBytes out, std::size_t length) noexcept {
   out[4] = static_cast<std::byte>(length);
 }
 
-// The size of what stands before the last byte that is not zero, which is the content's type (section 5.4); npos when
-// there is none. The text is `head`, then `rest`.
 constexpr std::size_t kNoType = ~std::size_t{0};
+// The content's size. The text is `head`, then `rest`: content, type, zeros (section 5.4). kNoType: all of it is zero.
 std::size_t content_size(Bytes head, Bytes rest) noexcept {
   const auto last = [](Bytes bytes) {
     auto size = bytes.size();
@@ -52,7 +50,7 @@ RecordResult<std::size_t> RecordOpener::size_of_front(Bytes input) noexcept {
   if (input.size() < kRecordHeaderSize) return 0;
   const auto length = std::to_integer<std::size_t>(input[3]) << 8 | std::to_integer<std::size_t>(input[4]);
   if (length > kRecordCiphertextMax) return RecordFault{Alert::record_overflow, "a record above the size limit"};
-  // The type and the tag: shorter cannot be authentic (section 5.2).
+  // Type and tag: a shorter record cannot be authentic (section 5.2).
   if (length < 1 + kAeadTagSize) return RecordFault{Alert::bad_record_mac, "a record too short to be authentic"};
   return kRecordHeaderSize + length;
 }

@@ -1,5 +1,5 @@
 // TLS 1.3 records (RFC 8446, section 5) sealed and opened in memory: pure of sockets, of OpenSSL and of what the
-// content means. One direction an object, one thread at a time.
+// content means. One direction per object, one thread at a time.
 #pragma once
 
 #include <boost/system/result.hpp>
@@ -16,7 +16,7 @@ enum class RecordType : std::uint8_t {  // section 5.1
   application_data = 23,
 };
 
-enum class Alert : std::uint8_t {  // section 6; those that are made or treated apart here
+enum class Alert : std::uint8_t {  // section 6; those that this program sends or treats specially
   close_notify = 0,
   unexpected_message = 10,
   bad_record_mac = 20,
@@ -27,7 +27,7 @@ enum class Alert : std::uint8_t {  // section 6; those that are made or treated 
   user_canceled = 90,
 };
 
-// What is wrong with what the peer sent: the alert that it is due, and a reason for our log.
+// What is wrong with what the peer sent: the alert to send, and a reason for our log.
 struct RecordFault {
   Alert alert;
   std::string_view why;  // static
@@ -43,8 +43,8 @@ inline constexpr std::size_t kRecordCiphertextMax = kRecordContentMax + 256;    
 inline constexpr std::size_t kRecordOverhead = kRecordHeaderSize + 1 + kAeadTagSize;  // ours: no padding
 inline constexpr std::size_t kRecordMax = kRecordHeaderSize + kRecordCiphertextMax;
 
-// What one key may do. AES-GCM is safe for 2^24.5 records of full size (section 5.5): a disk can be larger than those
-// 362 GiB, so a new key is due long before. At `most` records no more are opened or sealed.
+// Records under one key. AES-GCM is safe for 2^24.5 of full size (section 5.5); a disk can be larger than those 362
+// GiB, so a new key is due after `due`. After `most` none is sealed or opened.
 struct RecordLimits {
   std::uint64_t due = 1ULL << 23;
   std::uint64_t most = 23'726'566;  // 2^24.5
@@ -71,18 +71,17 @@ class RecordOpener {
   explicit RecordOpener(TrafficKeys keys) : keys_(std::move(keys)) {}
 
   // The size, header included, of the record that `input` starts with, which may be longer than `input`; 0 while the
-  // header is not complete. Faults: no protected record, a length that no record has.
+  // header is not complete. Faults: the record is not protected, or has a length that none can have.
   static RecordResult<std::size_t> size_of_front(Bytes input) noexcept;
 
   struct Opened {
     RecordType type;
     std::size_t size;  // of the content
-    std::size_t head;  // bytes of the content that went to the caller's place, the rest stands in the record
+    std::size_t head;  // bytes of the content that went to the caller's memory; the rest is in the record
   };
-  // Opens one whole record. The content's first bytes go to `head`, as many as fit; the rest, if any, stands in the
-  // record, from kRecordHeaderSize + Opened::head on. Behind the content `head` may be overwritten with what was
-  // padding. After a fault `head` means nothing (nor does it hold anything of a record that failed authentication), and
-  // no more records can be opened.
+  // Opens one whole record. The content's first bytes go to `head`, as many as fit; the rest is in the record, from
+  // kRecordHeaderSize + Opened::head on. Padding may overwrite `head` behind the content. After a fault `head` is
+  // meaningless (it holds nothing of a record that failed authentication), and no more records can be opened.
   RecordResult<Opened> open(MutableBytes record, MutableBytes head) noexcept;
 
   std::uint64_t records() const noexcept { return keys_.records(); }

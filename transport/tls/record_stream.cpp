@@ -28,7 +28,7 @@ class RecordStream final : public TlsStream {
   std::string_view record_layer() const noexcept override { return "libipsec-mb"; }
 
  private:
-  // One step of the channel, filled where it needs input; need_input: would block. Errors are remembered.
+  // One step of the channel, with input received as needed; need_input: would block. Errors are remembered.
   Result<RecordChannel::Step> step(MutableBytes into, std::size_t& size);
   Error fail(const RecordFault& fault);
   Error remember(Error error) {
@@ -102,8 +102,8 @@ Result<bool> RecordStream::flush() {
   if (error_) return *error_;
   if (socket_->drain()) return true;
   if (socket_->send_errno() == 0) return false;
-  // A peer that refused us said why before it closed: an alert that waits unread tells more than EPIPE. What else it
-  // sent stays for the reader.
+  // A peer that refused us said why before it closed: its unread alert tells more than EPIPE. Its other bytes stay for
+  // the reader.
   std::size_t size = 0;
   auto unread = step({}, size);
   while (unread && *unread == RecordChannel::Step::record) unread = step({}, size);

@@ -1,5 +1,4 @@
-// A TlsStream whose records are ours (record_channel.h): OpenSSL made the handshake and is gone. Included by
-// transport/*.cpp only.
+// A TlsStream whose records are ours (record_channel.h): OpenSSL made the handshake and is gone. Internal to the room.
 #pragma once
 
 #include "transport/tls/cipher_socket.h"
@@ -8,7 +7,7 @@
 
 namespace backhaul {
 
-// What the handshake found out.
+// What the handshake agreed on.
 struct StreamNames {
   std::string peer_name;  // the certificate's common name
   std::string alpn;

@@ -25,8 +25,7 @@ Result<void> set_socket_options(int socket);
 Result<UniqueFd> connect_socket(const Endpoint& endpoint, SteadyTime deadline);
 
 // True when readable (writable), or in an error state that the next call will report; false when `deadline` came. A
-// handle of -1 is always ready, after a pause that keeps the caller's loop from taking the processor from whom it waits
-// for.
+// handle of -1 is always ready, after a pause: the caller's loop must not starve the end that it waits for.
 Result<bool> poll_socket(PollHandle handle, bool for_write, SteadyTime deadline);
 
 }  // namespace backhaul

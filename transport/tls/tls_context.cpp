@@ -46,7 +46,7 @@ std::string time_text(const ASN1_TIME* time) {
   return {data, static_cast<std::size_t>(size)};
 }
 
-// The purpose check of OpenSSL accepts a certificate without extended key usage; we want it stated.
+// OpenSSL's purpose check accepts a certificate without extended key usage; we require it.
 int verify_peer(int ok, X509_STORE_CTX* store) {
   if (ok != 1 || X509_STORE_CTX_get_error_depth(store) != 0) return ok;
   if ((X509_get_extension_flags(X509_STORE_CTX_get_current_cert(store)) & EXFLAG_XKUSAGE) != 0) return 1;
@@ -87,8 +87,8 @@ Result<void> set_policy(SSL_CTX* context, TlsRole& role) {
   return {};
 }
 
-// OpenSSL parses a certificate's extensions when it first needs them and keeps what it found in the certificate, which
-// all handshakes share. Parsed here, by one thread, before any of them: no handshake is the first.
+// OpenSSL parses a certificate's extensions at first use and caches them in the certificate, which all handshakes
+// share. Parsed here, before any handshake, so that no two threads do it at once.
 void parse_extensions(X509_STORE* store) {
   const STACK_OF(X509_OBJECT)* objects = X509_STORE_get0_objects(store);
   for (int i = 0; i < sk_X509_OBJECT_num(objects); ++i)

@@ -1,15 +1,14 @@
-// From OpenSSL's ways to fail to the list of transport_error.h.
+// Translates OpenSSL's failures to the list of transport_error.h.
 #include <openssl/err.h>
 
 #include <fmt/format.h>
-#include <algorithm>
 
 #include "transport/tls/tls_internal.h"
 
 namespace backhaul {
 namespace {
 
-// Alerts: RFC 8446, section 6. A damaged handshake shows as one of several, so those that a right peer never causes
+// Alerts: RFC 8446, section 6. A damaged handshake shows as one of several; those that a correct peer never causes
 // count as damage.
 TransportErrc errc_of_alert(int alert) {
   switch (alert) {
@@ -102,7 +101,7 @@ Error tls_failure(SSL* ssl, bool established, const std::string& peer) {
                       fmt::format("we refused the certificate of {}: {}", peer, X509_verify_cert_error_string(result)));
   }
   auto errc = errc_of_reason(reason);
-  // Once both ends agreed on keys, what the library cannot make sense of was changed on the way.
+  // Once both ends agreed on keys, bytes that the library cannot read were changed on the way.
   if (established && errc != TransportErrc::lost) errc = TransportErrc::tls_record_damaged;
   return make_error(errc, fmt::format("{}: {}", peer, why));
 }

@@ -1,5 +1,5 @@
-// What the TLS files share: owners of OpenSSL objects, the context's inside, and the translation of failures. Included
-// by transport/*.cpp only.
+// What the TLS files share: owners of OpenSSL objects, the context's inside, and the translation of failures. Internal
+// to the room (and pki/).
 #pragma once
 
 #include <openssl/evp.h>
@@ -37,7 +37,7 @@ struct TlsContext::Impl {
   RecordLimits limits;  // tests lower them
 };
 
-// The newest entry of this thread's OpenSSL error queue as text, and the queue emptied.
+// Takes the newest entry of this thread's OpenSSL error queue as text, and empties the queue.
 std::string take_openssl_error();
 
 // The subject's common name; empty when there is none.
@@ -47,11 +47,11 @@ std::string common_name(const X509* certificate);
 struct TrafficSecrets {
   TrafficSecret client, server;
 };
-// Lets the connections of `context` give their secrets away. Before any of them is made.
+// Lets connections of `context` export their secrets. Call it before any is made.
 void offer_secrets(SSL_CTX* context);
-// This one's go to `into`, which outlives the handshake; those of others go nowhere.
+// Exports this connection's secrets to `into`, which outlives the handshake.
 void capture_secrets(SSL* ssl, TrafficSecrets& into);
-// The agreed suite, when it is one whose records can be ours.
+// The agreed suite, when its records can be ours.
 std::optional<RecordSuite> record_suite(const SSL* ssl);
 
 // The Error for an alert of the peer.

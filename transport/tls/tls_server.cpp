@@ -48,7 +48,7 @@ class AsioTlsServer final : public TlsServer {
     if (!code) acceptor_.listen(tcp::acceptor::max_listen_connections, code);
     if (code) return from_asio(code, what);
     port_ = acceptor_.local_endpoint(code).port();
-    // From here a signal is kept for run(): whoever is told that we listen may already send one.
+    // From here on a signal waits for run(): whoever hears that we listen may already send one.
     signals_.add(SIGINT, code);
     signals_.add(SIGTERM, code);
     signals_.async_wait([this](const boost::system::error_code& failed, int) {

@@ -5,7 +5,6 @@
 #include <atomic>
 #include <functional>
 #include <memory>
-#include <string>
 
 #include "transport/tls/tls_stream.h"
 

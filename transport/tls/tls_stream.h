@@ -1,6 +1,6 @@
 // TLS 1.3 with mutual certificates and ALPN over TCP: the handshake by OpenSSL, the records by libipsec-mb's AES-GCM or
 // by OpenSSL. A TlsContext is shared by all threads; a TlsStream belongs to one thread at a time. Records are coalesced
-// into large sends. Nothing here blocks but connect/accept.
+// into large sends. Only tls_connect, tls_accept and wait_stream block.
 #pragma once
 
 #include <chrono>
@@ -20,8 +20,8 @@ namespace backhaul {
 inline constexpr std::string_view kAlpnBackhaul = "backhaul/1";
 inline constexpr std::string_view kAlpnHttp = "http/1.1";
 
-// `client` and `server` are nodes, mutual. `api_server` is the HTTP API's listener, where a bearer token says who
-// calls: it offers http/1.1 alone and asks for no certificate.
+// `client` and `server` are nodes, with certificates on both ends. `api_server` is the HTTP API's listener, where a
+// bearer token says who calls: it offers http/1.1 alone and asks for no certificate.
 enum class TlsRole { client, server, api_server };
 
 // Who makes the records once the handshake is over. The wire is the same.
@@ -31,9 +31,9 @@ enum class TlsRecords {
 };
 std::optional<TlsRecords> parse_tls_records(std::string_view text) noexcept;  // "auto", "openssl"
 
-// Credentials of a node: DIR/ca.crt, DIR/node.crt, DIR/node.key, and DIR/crl.pem when it is there.
-// TLS 1.3 only; the peer must present a certificate that the CA signed, is valid now, and carries the
-// extended key usage of its role (serverAuth for who accepts, clientAuth for who dials); api_server asks for none.
+// Credentials of a node: DIR/ca.crt, DIR/node.crt, DIR/node.key, and DIR/crl.pem when it is there. TLS 1.3 only; the
+// peer must present a certificate that the CA signed, is valid now, and carries the extended key usage of its role
+// (serverAuth for the end that accepts, clientAuth for the end that dials); api_server asks for none.
 class TlsContext {
  public:
   // Errors name the file that is missing, unreadable, expired, or whose key does not match.
@@ -43,7 +43,7 @@ class TlsContext {
   static Result<std::shared_ptr<TlsContext>> load_ca(const std::filesystem::path& ca);
   ~TlsContext();
 
-  // What is allowed but should not stay so (a key that others can read, a certificate that ends soon): for the log.
+  // For the log: what is allowed but should be mended (a key that others can read, a certificate that ends soon).
   const std::vector<std::string>& warnings() const noexcept;
 
   struct Impl;
@@ -67,11 +67,11 @@ class TlsStream : public ByteStream {
 };
 
 // Resolves, connects and shakes hands, checking that the certificate is for `endpoint.host`. Blocks up to `timeout`.
-// Note (TLS 1.3): a rejection of the client's own certificate shows only at the first read.
+// Note (TLS 1.3): a refusal of the client's own certificate shows only at the first read.
 Result<std::unique_ptr<TlsStream>> tls_connect(TlsContext& context, const Endpoint& endpoint, std::string_view alpn,
                                                std::chrono::milliseconds timeout);
-// Shakes hands on an accepted socket; offers both ALPNs, as api_server http/1.1, which is then also assumed when the
-// client names no protocol. Blocks up to `timeout`.
+// Shakes hands on an accepted socket. Offers both ALPNs; as api_server http/1.1 alone, which is assumed when the client
+// names none. Blocks up to `timeout`.
 Result<std::unique_ptr<TlsStream>> tls_accept(TlsContext& context, UniqueFd socket, std::chrono::milliseconds timeout);
 
 // The peer's IP address without its port, for logs and limits; empty for a stream that has no socket.

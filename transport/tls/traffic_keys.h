@@ -1,6 +1,6 @@
 // The keys of one direction of a TLS 1.3 connection, from the secret that the handshake agreed on (RFC 8446, sections
-// 7.1 to 7.3), and the count of the records that a key was used for. Secrets are wiped when they are replaced or no
-// longer needed.
+// 7.1 to 7.3), and the count of the records under each key. Secrets are wiped when they are replaced or no longer
+// needed.
 #pragma once
 
 #include <optional>
@@ -44,7 +44,7 @@ class TrafficKeys {
   bool update();
 
   AesGcm& aead() noexcept { return aead_; }
-  // Records that this key was used for.
+  // Records sealed or opened with this key.
   std::uint64_t records() const noexcept { return records_; }
   // The nonce of the next record, which is thereby used up (section 5.3).
   AeadNonce take_nonce() noexcept;

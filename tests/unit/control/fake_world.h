@@ -17,6 +17,7 @@
 #include "control/jobs/service.h"
 #include "control/store/store.h"
 #include "dataplane/protocol/engine_error.h"
+#include "tests/unit/control/memory_store.h"
 
 namespace backhaul::fake {
 
@@ -73,7 +74,7 @@ class FakeWorld final : public DataPlane, public VmDriverSource {
   bool host_connected = true, ignores_shutdown = false, healthy = true, tracker_lost = false, root_differs_once = false;
   int polls_of_a_round = 2;
   std::uint64_t dirty_bytes = 1000;
-  ChangeSample change_sample{1 << 20, 0.01, 1e8, 1e9, true};
+  ChangeSample change_sample{1 << 20, 0.01, 1e9, true};
   std::vector<RoundRequest> requests;
 
   // The n-th outside action (from 1) crashes; 0: none.

@@ -5,7 +5,6 @@
 #include <thread>
 
 #include "dataplane/linux/linux_storage.h"
-#include "dataplane/linux/linux_uring.h"
 #include "dataplane/source/send.h"
 #include "dataplane/target/host_protocol.h"
 #include "dataplane/target/serve_offers.h"

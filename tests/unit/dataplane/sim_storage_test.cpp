@@ -4,11 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <set>
 
-#include "base/units.h"
 #include "sim/sim_random.h"
 
 namespace backhaul::sim {

@@ -2,10 +2,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <cerrno>
 #include <numeric>
 
-#include "transport/stream/transport_error.h"
 #include "unit/dataplane/hooked_storage.h"
 #include "unit/dataplane/transfer_fixture.h"
 

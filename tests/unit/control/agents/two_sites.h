@@ -8,7 +8,6 @@
 #include <random>
 #include <string>
 #include <thread>
-#include <vector>
 
 #include "control/agents/driver_set.h"
 #include "control/agents/engine_data_plane.h"

@@ -2,7 +2,6 @@
 
 #include <filesystem>
 #include <future>
-#include <mutex>
 #include <thread>
 
 #include "control/http/http.h"

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <deque>
 #include <functional>
-#include <optional>
 #include <string>
 #include <string_view>
 

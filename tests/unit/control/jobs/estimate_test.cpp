@@ -35,15 +35,16 @@ TEST(Estimate, ADriverThatCannotTellTheFirstWriteLeavesTheBootAsItWasKnown) {
 
 TEST(Estimate, AdvisesTheFullDownloadOnlyWhenItIsFasterOrThereIsNothingToCompareWith) {
   Item item;
+  item.bytes_per_s = 1e8;
   const std::uint64_t allocated = 100'000'000'000;
   // Reading both disks takes 100 s, sending everything 1000 s.
-  Estimate few = estimate(item, {{allocated, 0.01, 1e8, 1e9, true}});
+  Estimate few = estimate(item, {{allocated, 0.01, 1e9, true}});
   EXPECT_FALSE(few.advise_for_synchronization) << few.reason;
   EXPECT_EQ(few.bytes, allocated / 100);
   EXPECT_NEAR(few.seconds, 110, 0.1);
-  Estimate most = estimate(item, {{allocated, 0.95, 1e8, 1e9, true}});
+  Estimate most = estimate(item, {{allocated, 0.95, 1e9, true}});
   EXPECT_TRUE(most.advise_for_synchronization);
-  Estimate gone = estimate(item, {{allocated, 0, 1e8, 1e9, true}, {1, 0, 1e8, 1e9, false}});
+  Estimate gone = estimate(item, {{allocated, 0, 1e9, true}, {1, 0, 1e9, false}});
   EXPECT_TRUE(gone.advise_for_synchronization);
   EXPECT_NE(gone.reason.find("gone"), std::string::npos);
   EXPECT_FALSE(estimate(item, {}).reason.empty());

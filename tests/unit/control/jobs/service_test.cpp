@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include "control/jobs/preflight.h"
 #include "control/model/model_json.h"
 #include "control/store/records.h"
 #include "dataplane/nbd/nbd.h"
@@ -150,7 +149,7 @@ TEST_F(ServiceTest, PreflightChangesNothingAndEstimatesFromSamples) {
   EXPECT_FALSE(report.estimate.advise_for_synchronization);
   world.change_sample.changed_fraction = 1;
   EXPECT_TRUE(service->preflight(kAdmin, "web", {}).value().estimate.advise_for_synchronization);
-  world.change_sample = {1 << 20, 0, 1e8, 1e9, false};
+  world.change_sample = {1 << 20, 0, 1e9, false};
   EXPECT_TRUE(service->preflight(kAdmin, "web", {}).value().estimate.advise_for_synchronization)
       << "the primary disk is gone";
   EXPECT_EQ(store->list("item").value()[0].body, before);

@@ -8,7 +8,6 @@
 #include <sstream>
 
 #include "control/model/control_error.h"
-#include "control/model/declaration.h"
 #include "control/model/model_json.h"
 #include "control/model/toml_json.h"
 #include "dataplane/protocol/transfer.h"

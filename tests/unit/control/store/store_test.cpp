@@ -9,6 +9,8 @@
 #include <fstream>
 #include <thread>
 
+#include "tests/unit/control/memory_store.h"
+
 namespace backhaul {
 namespace {
 

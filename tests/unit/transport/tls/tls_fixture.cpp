@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "transport/stream/transport_error.h"
 #include "transport/tls/aead.h"
 
 namespace backhaul::test {

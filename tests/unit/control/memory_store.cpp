@@ -2,7 +2,7 @@
 #include <map>
 #include <mutex>
 
-#include "control/store/store.h"
+#include "tests/unit/control/memory_store.h"
 
 namespace backhaul {
 namespace {
