@@ -97,4 +97,21 @@ class LanePeer {
   Content place_;
 };
 
+inline SentFrame zero(std::uint64_t offset, std::uint64_t length, std::uint8_t flags = 0) {
+  return frame(FrameType::zero, offset, length, flags);
+}
+inline SentFrame end(std::uint64_t offset, std::uint64_t length, std::uint8_t flags = 0) {
+  return frame(FrameType::extent_end, offset, length, flags);
+}
+inline SentFrame lane_end() { return frame(FrameType::lane_end); }
+inline SentFrame of_epoch(SentFrame sent, std::uint64_t epoch) {
+  sent.header.epoch = epoch;
+  return sent;
+}
+inline SentFrame bad_zstd(std::uint64_t offset) {
+  auto sent = frame(FrameType::data, offset, kBlockSize, kFrameZstd, Content(100, std::byte{7}));
+  sent.header.raw_size = kBlockSize;
+  return sent;
+}
+
 }  // namespace backhaul::testing

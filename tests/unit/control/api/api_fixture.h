@@ -11,7 +11,7 @@
 
 #include "control/api/api.h"
 #include "control/http/http.h"
-#include "unit/control/fake_world.h"
+#include "unit/control/bench.h"
 
 namespace backhaul::test {
 

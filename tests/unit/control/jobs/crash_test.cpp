@@ -2,7 +2,7 @@
 // (done, outcome not recorded); the appliance starts again on the same store and the circle goes on to the same end.
 #include <gtest/gtest.h>
 
-#include "tests/unit/control/fake_world.h"
+#include "tests/unit/control/bench.h"
 
 namespace backhaul {
 namespace {

@@ -2,7 +2,7 @@
 // disk away in the middle stops the job, which can still be restarted or cancelled.
 #include <gtest/gtest.h>
 
-#include "tests/unit/control/fake_world.h"
+#include "tests/unit/control/bench.h"
 
 namespace backhaul {
 namespace {

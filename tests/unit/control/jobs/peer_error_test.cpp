@@ -1,7 +1,7 @@
 // What a peer says of itself in a job's step.
 #include <gtest/gtest.h>
 
-#include "tests/unit/control/fake_world.h"
+#include "tests/unit/control/bench.h"
 
 namespace backhaul {
 namespace {

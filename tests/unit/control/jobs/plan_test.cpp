@@ -1,7 +1,7 @@
 // Recovery plans: order, parallel items, actions, failures and retries.
 #include <gtest/gtest.h>
 
-#include "tests/unit/control/fake_world.h"
+#include "tests/unit/control/bench.h"
 
 namespace backhaul {
 namespace {

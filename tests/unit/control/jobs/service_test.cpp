@@ -6,7 +6,7 @@
 #include "control/model/model_json.h"
 #include "control/store/records.h"
 #include "dataplane/nbd/nbd.h"
-#include "tests/unit/control/fake_world.h"
+#include "tests/unit/control/bench.h"
 
 namespace backhaul {
 namespace {

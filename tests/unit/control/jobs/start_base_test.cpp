@@ -2,7 +2,7 @@
 // what it is the difference to.
 #include <gtest/gtest.h>
 
-#include "tests/unit/control/fake_world.h"
+#include "tests/unit/control/bench.h"
 
 namespace backhaul {
 namespace {

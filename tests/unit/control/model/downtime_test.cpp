@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "control/jobs/estimate.h"
-#include "tests/unit/control/fake_world.h"
+#include "tests/unit/control/bench.h"
 
 namespace backhaul {
 namespace {

@@ -89,23 +89,6 @@ class TargetLaneTest : public ::testing::Test {
 };
 
 SentFrame claim(std::uint64_t offset, std::uint64_t length) { return frame(FrameType::claim, offset, length); }
-SentFrame zero(std::uint64_t offset, std::uint64_t length, std::uint8_t flags = 0) {
-  return frame(FrameType::zero, offset, length, flags);
-}
-SentFrame end(std::uint64_t offset, std::uint64_t length, std::uint8_t flags = 0) {
-  return frame(FrameType::extent_end, offset, length, flags);
-}
-SentFrame lane_end() { return frame(FrameType::lane_end); }
-SentFrame of_epoch(SentFrame sent, std::uint64_t epoch) {
-  sent.header.epoch = epoch;
-  return sent;
-}
-SentFrame bad_zstd(std::uint64_t offset) {
-  auto sent = frame(FrameType::data, offset, kBlockSize, kFrameZstd, Content(100, std::byte{7}));
-  sent.header.raw_size = kBlockSize;
-  return sent;
-}
-
 struct Row {
   const char* what;
   Session session;
