@@ -116,7 +116,9 @@ const boost::json::object* FieldReader::table(const boost::json::value& json, co
 std::optional<std::int64_t> FieldReader::whole(const boost::json::value& json, const FieldPlace& place,
                                                const Rule& rule, std::int64_t least, std::int64_t most) {
   const auto from = mistakes_.from();
-  const auto high = std::min(rule.within.high, most);
+  const bool held = !rule.of_people || from != From::peer;
+  const auto low = held ? rule.within.low : least;
+  const auto high = held ? std::min(rule.within.high, most) : most;
   boost::system::error_code failed;
   const auto number = json.to_number<std::int64_t>(failed);
   const bool is_whole = !failed && !(json.is_double() && from == From::people);
@@ -125,8 +127,8 @@ std::optional<std::int64_t> FieldReader::whole(const boost::json::value& json, c
     return std::min(number, high);
   }
   if (is_whole && number == 0 && from == From::peer && rule.need == Need::declared) return std::nullopt;
-  if (is_whole && number >= rule.within.low && number <= high) return number;
-  refuse(place, fmt::format("must be a whole number from {} to {}", rule.within.low, high));
+  if (is_whole && number >= low && number <= high) return number;
+  refuse(place, fmt::format("must be a whole number from {} to {}", low, high));
   return std::nullopt;
 }
 
@@ -149,7 +151,7 @@ void FieldReader::read_real(const boost::json::value& json, double& value, const
 void FieldReader::read_text(const boost::json::value& json, std::string& value, const FieldPlace& place,
                             const Rule& rule) {
   const auto from = mistakes_.from();
-  const auto words = rule.one_of.words;
+  const auto words = rule.of_people && from == From::peer ? std::string_view() : rule.one_of.words;
   const auto* text = json.if_string();
   if (!words.empty() && (text == nullptr || !is_word(words, std::string_view(*text))))
     refuse(place, fmt::format("must be one of {}", words));

@@ -42,9 +42,12 @@ enum class Need : std::uint8_t {
 struct Within {  // whole numbers; durations count in their unit
   std::int64_t low = 0, high = std::numeric_limits<std::int64_t>::max();
 };
+// Only people are held to these: of a VM that exists a driver says what it is.
+struct Declared : Within {};
 struct OneOf {             // texts
   std::string_view words;  // "raw, vhdx, vhdx-fixed"
 };
+struct DeclaredOneOf : OneOf {};
 struct AtMost {
   std::size_t size = std::numeric_limits<std::size_t>::max();  // bytes of a text, entries of a list
 };
@@ -157,12 +160,15 @@ class FieldReader {
   struct Rule {
     Need need = Need::optional;
     Within within = {};
+    bool of_people = false;  // Declared
     OneOf one_of = {};
     AtMost most = {};
   };
   static void set(Rule& rule, Need need) { rule.need = need; }
   static void set(Rule& rule, Within within) { rule.within = within; }
+  static void set(Rule& rule, Declared within) { rule.within = within, rule.of_people = true; }
   static void set(Rule& rule, OneOf one_of) { rule.one_of = one_of; }
+  static void set(Rule& rule, DeclaredOneOf one_of) { rule.one_of = one_of, rule.of_people = true; }
   static void set(Rule& rule, AtMost most) { rule.most = most; }
   template <class... Limits>
   static Rule make_rule(const Limits&... limits) {

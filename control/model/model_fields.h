@@ -29,10 +29,10 @@ void fields(A& a, Nic& v) {
 }
 template <class A>
 void fields(A& a, VmDescription& v) {
-  a("name", v.name, Need::required), a("generation", v.generation, Within{1, 2});
+  a("name", v.name, Need::required), a("generation", v.generation, Declared{1, 2});
   if constexpr (A::kReads) v.firmware = v.generation == 1 ? "bios" : "uefi";
-  a("memory_mib", v.memory_mib, Need::declared, Within{1, 1 << 26}), a("cpus", v.cpus, Within{1, 4096});
-  a("firmware", v.firmware, OneOf{"bios, uefi"}), a("secure_boot", v.secure_boot), a("nics", v.nics);
+  a("memory_mib", v.memory_mib, Need::declared, Declared{1, 1 << 26}), a("cpus", v.cpus, Declared{1, 4096});
+  a("firmware", v.firmware, DeclaredOneOf{"bios, uefi"}), a("secure_boot", v.secure_boot), a("nics", v.nics);
 }
 template <class A>
 void fields(A& a, DiskPlace& v) {

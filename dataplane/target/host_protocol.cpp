@@ -18,7 +18,8 @@ constexpr std::chrono::seconds kOpenPatience{5};
 constexpr std::chrono::milliseconds kProgressInterval{500};
 
 bool stream_ended(const Error& error) {
-  return error.is(TransportErrc::closed) || error.is(TransportErrc::lost) || is_link_error(error);
+  // By this end's own stream: a peer that reports the loss of another one is still there.
+  return error.code() == TransportErrc::closed || error.code() == TransportErrc::lost || is_link_error(error);
 }
 
 // Lets the peer read what was sent last (an error) before the socket goes away: a close with unread input would reset

@@ -42,7 +42,7 @@ Result<LaneStatus> TargetLane::step(std::span<const Completion> completions) {
   no_room_ = false;
   auto read = read_frames(progressed);
   if (!read) {
-    const bool clean = read.error().is(TransportErrc::closed);
+    const bool clean = read.error().code() == TransportErrc::closed;
     if (!clean || !extents_.empty()) return std::move(read).error();
     status.finished = true;
     return status;

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "control/model/control_error.h"
+#include "control/model/model_fields.h"
 #include "control/model/model_json.h"
 #include "control/model/toml_json.h"
 #include "dataplane/protocol/transfer.h"
@@ -114,6 +115,16 @@ TEST(Fields, OfAPeerTheFirstMistakeIsToldAndWhatItDoesNotKnowIsNone) {
   EXPECT_EQ(unsure->kind, "town");
   EXPECT_FALSE(unsure->front);
   EXPECT_TRUE(read("{}", From::peer)) << "people must say the gears, a peer need not";
+}
+
+TEST(Fields, OfAVmThatExistsADriverSaysWhatItIs) {
+  const auto vm = read_fields<VmDescription>(
+      boost::json::parse(R"({"name": "web", "generation": 3, "memory_mib": 134217728, "cpus": 0, "firmware": "UEFI"})")
+          .as_object(),
+      From::peer, "", ControlErrc::driver_protocol);
+  ASSERT_TRUE(vm) << vm.error().cause();
+  EXPECT_EQ(vm->memory_mib, 134217728u);
+  EXPECT_EQ(vm->firmware, "UEFI");
 }
 
 TEST(Fields, LinesAreThoseOfTheKeyOrOfTheTableThatLacksIt) {
