@@ -107,6 +107,8 @@ struct RootDigest::State {
 };
 
 RootDigest::RootDigest(std::uint64_t disk_size_bytes) : state_(std::make_unique<State>(disk_size_bytes)) {}
+RootDigest::RootDigest(RootDigest&&) noexcept = default;
+RootDigest& RootDigest::operator=(RootDigest&&) noexcept = default;
 RootDigest::~RootDigest() = default;
 
 void RootDigest::add(std::uint64_t extent_index, const Sha256& digest) {

@@ -14,20 +14,22 @@ namespace backhaul {
 
 // Digest of an extent from its block digests (all of them, in order).
 Sha256 extent_digest(std::span<const BlockDigest> block_digests) noexcept;
-// Digest of an all-zero extent of `extent_bytes` bytes (1 to kExtentSize). A full-sized extent's is computed once.
+// Digest of an all-zero extent of `extent_bytes` bytes (1 to kExtentSize). The full-sized one is computed once.
 Sha256 zero_extent_digest(std::uint64_t extent_bytes = kExtentSize);
 
-// Folds extent digests into the root. Extents may come in any order. Those ahead of the first missing one wait in
-// memory, 56 bytes and a tree node each (a run of zero extents counts as one), so the caller bounds how far ahead it
-// works. One thread at a time.
+// Folds extent digests into the root. Extents may come in any order; those ahead of the first missing one wait
+// in memory (56 bytes and a tree node each, a run of zero extents as one, so the caller bounds how far ahead it works).
+// One thread at a time.
 class RootDigest {
  public:
   explicit RootDigest(std::uint64_t disk_size_bytes);
+  RootDigest(RootDigest&&) noexcept;
+  RootDigest& operator=(RootDigest&&) noexcept;
   ~RootDigest();
 
   // REQUIRES: index < extent_count(disk size), each extent given exactly once (also by runs).
   void add(std::uint64_t extent_index, const Sha256& digest);
-  // Adds a run of all-zero extents: one hash update per extent, no memory per extent.
+  // A run of all-zero extents; costs one hash update each and no memory for each.
   void add_zero_run(std::uint64_t first_extent, std::uint64_t count);
 
   // First extent not folded yet; extent_count(size) when complete.

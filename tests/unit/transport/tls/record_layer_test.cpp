@@ -1,6 +1,7 @@
 #include "transport/tls/record_layer.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "unit/transport/tls/record_fixture.h"
 

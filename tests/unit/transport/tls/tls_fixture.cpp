@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "transport/stream/transport_error.h"
 #include "transport/tls/aead.h"
 
 namespace backhaul::test {

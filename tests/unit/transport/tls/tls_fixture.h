@@ -5,8 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <future>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "transport/pki/pki.h"
 #include "transport/tls/tls_stream.h"
