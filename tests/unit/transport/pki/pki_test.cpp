@@ -6,9 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
-#include <sstream>
 
-#include "transport/stream/transport_error.h"
 #include "unit/transport/tls/tls_fixture.h"
 
 namespace backhaul::test {

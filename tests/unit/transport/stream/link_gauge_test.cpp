@@ -15,14 +15,12 @@ void fill(LinkGauge& gauge, std::uint64_t bytes_per_ms) {
 TEST(LinkGauge, a_link_that_never_blocks_does_not_call_for_compression) {
   LinkGauge gauge;
   for (int ms = 0; ms < 100; ++ms) gauge.pushed(milliseconds(ms), static_cast<std::uint64_t>(ms) * 1'000'000, false);
-  EXPECT_EQ(gauge.link_bytes_per_s(), 0);
   EXPECT_FALSE(gauge.compression_pays(0));
 }
 
 TEST(LinkGauge, a_slow_full_link_does) {
   LinkGauge gauge;
   fill(gauge, 10'000);  // 10 MB/s
-  EXPECT_NEAR(gauge.link_bytes_per_s(), 10e6, 1e6);
   EXPECT_TRUE(gauge.compression_pays(0));
 }
 

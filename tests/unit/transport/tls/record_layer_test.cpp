@@ -1,7 +1,6 @@
 #include "transport/tls/record_layer.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "unit/transport/tls/record_fixture.h"
 

@@ -5,10 +5,10 @@
 #include <sys/socket.h>
 
 #include <chrono>
+#include <future>
 #include <cstdlib>
 #include <stdexcept>
 
-#include "transport/stream/transport_error.h"
 #include "transport/tls/aead.h"
 
 namespace backhaul::test {

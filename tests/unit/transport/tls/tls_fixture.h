@@ -5,10 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <future>
 #include <memory>
 #include <string>
-#include <utility>
 
 #include "transport/pki/pki.h"
 #include "transport/tls/tls_stream.h"

@@ -10,7 +10,6 @@
 #include <cstdio>
 #include <fstream>
 #include <functional>
-#include <thread>
 
 #include "transport/stream/transport_error.h"
 #include "transport/tls/tls_internal.h"
