@@ -5,8 +5,8 @@
 #include <sys/socket.h>
 
 #include <chrono>
-#include <future>
 #include <cstdlib>
+#include <future>
 #include <stdexcept>
 
 #include "transport/tls/aead.h"
