@@ -358,7 +358,7 @@ TEST(Transfer, AnInterruptedListOfChangesIsNotShippedTwice) {
   const std::uint64_t extents = 3;
   for (const auto verify : {VerifyMode::none, VerifyMode::written}) {
     std::uint64_t most_acknowledged = 0;
-    for (std::uint64_t fail_at = 1;; fail_at += sim::kFaultStride) {
+    for (std::uint64_t fail_at = 1;; ++fail_at) {
       SCOPED_TRACE(fail_at);
       TwoSites sites(12, true);
       SimTransferOptions options;
