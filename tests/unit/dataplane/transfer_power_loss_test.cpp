@@ -157,7 +157,7 @@ TEST_F(PowerLoss, AtAnyOperationACancelGivesTheOldDiskBack) {
 TEST_F(PowerLoss, AfterALinkLossBelievesNothingThatWasNotDurable) {
   const auto seed = sim::seed_from_environment(1);
   unsigned losses = 0;
-  for (std::uint64_t round = 0; round < sim::share(30); ++round) {
+  for (std::uint64_t round = 0; round < 30; ++round) {
     SCOPED_TRACE(fmt::format("round {}", round));
     ASSERT_NO_FATAL_FAILURE(prepare(seed * 3000 + round, round));
     transfer_->link_faults = [&](unsigned attempt, std::uint32_t) {
@@ -173,7 +173,7 @@ TEST_F(PowerLoss, AfterALinkLossBelievesNothingThatWasNotDurable) {
     ASSERT_OK(transfer_->run());
     EXPECT_TRUE(same_disk(disk_content(sites_->target, "disk"), pattern_.content));
   }
-  EXPECT_GT(losses, sim::share(4));
+  EXPECT_GT(losses, 4U);
 }
 
 // The target has digests of the old content. A run that overwrites some of it is struck, and the source goes back to
