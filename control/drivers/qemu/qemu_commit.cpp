@@ -151,7 +151,7 @@ class Commits {
     BH_TRY(const auto ended, wait_for_jobs(kLookPaused, true));
     pivoting_ = false;
     BH_TRY(const auto view, look_at_qemu(*s_.qmp));
-    for (const auto& job : ended) BH_RETURN_IF_ERROR(settle(view, job));
+    for (const auto& job : ended) BH_RETURN_IF_ERROR(end_overlay(view, job));
     return {};
   }
 
@@ -168,7 +168,7 @@ class Commits {
   }
 
   // A job that has ended: its overlay is either below nothing any more, or still what the guest writes to.
-  Result<void> settle(const QemuView& view, const QemuJob& job) {
+  Result<void> end_overlay(const QemuView& view, const QemuJob& job) {
     for (auto& disk : disks()) {
       if (disk.job != job.id) continue;
       if (!view.is_top(disk.overlay_node) && job.error.empty()) {

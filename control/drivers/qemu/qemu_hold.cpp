@@ -169,12 +169,12 @@ Result<bool> was_taken(QemuSession& s) {
   });
 }
 
-Result<void> settle_open(QemuSession& s) {
+Result<void> mark_open(QemuSession& s) {
   s.record.snapshot->phase = HoldPhase::open;
   return s.save();
 }
 
-void settle_accepted(json::array& actions, const QemuNode& node, const std::string& token) {
+void accept_bitmap(json::array& actions, const QemuNode& node, const std::string& token) {
   if (node.bitmap(token) == nullptr) return;  // another QEMU's
   for (const auto& bitmap : node.bitmaps)
     if (is_our_bitmap(bitmap.name) && bitmap.name != bitmap_name(token))
@@ -182,7 +182,7 @@ void settle_accepted(json::array& actions, const QemuNode& node, const std::stri
 }
 
 // The older bitmaps go on, with what the void one has seen. Enabled before the merge: nothing falls between.
-void settle_void(json::array& actions, const QemuNode& node, const std::string& token) {
+void give_up_bitmap(json::array& actions, const QemuNode& node, const std::string& token) {
   const auto* ours = node.bitmap(token);
   for (const auto& bitmap : node.bitmaps) {
     if (!is_our_bitmap(bitmap.name) || bitmap.name == bitmap_name(token) || bitmap.recording) continue;
@@ -200,14 +200,14 @@ void settle_void(json::array& actions, const QemuNode& node, const std::string& 
     actions.push_back(action("block-dirty-bitmap-remove", {{"node", node.name}, {"name", bitmap_name(token)}}));
 }
 
-Result<void> settle_bitmaps(QemuSession& s, const HeldSnapshot& held, bool accepted) {
+Result<void> end_bitmaps(QemuSession& s, const HeldSnapshot& held, bool accepted) {
   if (!s.qmp) return {};
   BH_TRY(const auto view, look_at_qemu(*s.qmp));
   json::array actions;
   for (const auto& disk : held.disks) {
     const auto* node = view.disk(disk.path, disk.format);
     if (node == nullptr) continue;
-    accepted ? settle_accepted(actions, *node, held.token) : settle_void(actions, *node, held.token);
+    accepted ? accept_bitmap(actions, *node, held.token) : give_up_bitmap(actions, *node, held.token);
   }
   return run_transaction(*s.qmp, std::move(actions));
 }
@@ -220,7 +220,7 @@ Result<Snapshot> take_hold(QemuSession& s, const std::string& id) {
   BH_RETURN_IF_ERROR(check_id(id));
   if (s.record.snapshot && s.record.snapshot->id == id && s.record.snapshot->phase == HoldPhase::taking) {
     BH_TRY(const bool taken, was_taken(s));
-    if (taken) BH_RETURN_IF_ERROR(settle_open(s));
+    if (taken) BH_RETURN_IF_ERROR(mark_open(s));
   }
   if (s.record.snapshot && s.record.snapshot->id == id && s.record.snapshot->phase != HoldPhase::taking) {
     BH_RETURN_IF_ERROR(check_intact(s));
@@ -253,7 +253,7 @@ Result<Snapshot> take_hold(QemuSession& s, const std::string& id) {
       return std::move(taken).error();
     }
   }
-  BH_RETURN_IF_ERROR(settle_open(s));
+  BH_RETURN_IF_ERROR(mark_open(s));
   return to_snapshot(*s.record.snapshot);
 }
 
@@ -267,7 +267,7 @@ Result<void> release_hold(QemuSession& s, const std::string& id, bool accepted) 
   }
   BH_RETURN_IF_ERROR(commit_overlays(s));
   const HeldSnapshot held = *s.record.snapshot;
-  BH_RETURN_IF_ERROR(settle_bitmaps(s, held, accepted));
+  BH_RETURN_IF_ERROR(end_bitmaps(s, held, accepted));
   // The last changes are where they should be: the process has nothing left to tell.
   if (accepted && held.off && !s.attached && s.qmp) {
     BH_TRY(const auto power, qemu_power(s));
