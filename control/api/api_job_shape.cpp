@@ -4,6 +4,7 @@
 #include "control/api/api_json.h"
 #include "control/api/api_shapes.h"
 #include "control/model/iso_time.h"
+#include "control/model/model_json.h"
 
 namespace backhaul {
 namespace {
