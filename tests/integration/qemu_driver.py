@@ -112,6 +112,8 @@ class Driver:
     def kill_qemu(self):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
             pid = self.qemu_pid()
+            if str(self.directory()) not in pathlib.Path(f"/proc/{pid}/cmdline").read_text():
+                return  # it ended long ago, and somebody else has its number
             os.kill(pid, signal.SIGKILL)
             harness.wait_until(lambda: not alive(pid), what="the end of QEMU")
 
