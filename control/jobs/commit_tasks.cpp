@@ -133,31 +133,4 @@ Result<Step> replication_cycle(JobContext& c) {
   return Step::repeat();
 }
 
-Result<Step> run_task(JobContext& c) {
-  switch (c.job.task()) {
-    case TaskKind::prepare_failover: return prepare_failover(c);
-    case TaskKind::replicate: return replicate(c);
-    case TaskKind::wait_for_complete: return wait_for_complete(c);
-    case TaskKind::shutdown_source: return shutdown_source(c);
-    case TaskKind::final_delta: return final_delta(c);
-    case TaskKind::full_download: return full_download(c);
-    case TaskKind::swap_disks: return swap_in(c);
-    case TaskKind::start_target: return start_target(c);
-    case TaskKind::delete_source_vm: return delete_source_vm(c);
-    case TaskKind::complete_commit: return complete_commit(c);
-    case TaskKind::stop_target: return stop_target(c);
-    case TaskKind::give_back_disks: return give_back_disks(c);
-    case TaskKind::start_source: return start_source(c);
-    case TaskKind::prepare_reprotect: return prepare_reprotect(c);
-    case TaskKind::initial_replication: return initial_replication(c);
-    case TaskKind::cycle: return replication_cycle(c);
-    case TaskKind::plan_replicate: return plan_replicate(c);
-    case TaskKind::plan_wait: return plan_wait(c);
-    case TaskKind::plan_shutdown: return plan_shutdown(c);
-    case TaskKind::plan_boot: return plan_boot(c);
-    case TaskKind::plan_items: return plan_items(c);
-  }
-  return make_error(BaseErrc::internal, "a task without a function");
-}
-
 }  // namespace backhaul

@@ -33,6 +33,4 @@ Result<Step> plan_items(JobContext& context);
 // Cancels the plan's item jobs; true when all of them have come to rest.
 Result<bool> cancel_plan_items(JobContext& context);
 
-Result<Step> run_task(JobContext& context);  // the current task's function
-
 }  // namespace backhaul

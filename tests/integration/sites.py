@@ -365,6 +365,13 @@ class Sites:
             self.api.resume(job)
         return self.end(job)
 
+    def expect_as_before(self, vm, old):
+        """What a cancel promises: the old disks are back byte for byte, nothing else is left, and the recovery VM runs."""
+        assert self.digests(vm, self.home()) == old
+        self.expect_powers(vm, recovery="running", primary="off")
+        assert [name for name in self.leftovers() if name.startswith(f".{vm}-")] == []
+        assert self.api.state(vm) == "FailoverCommitted"
+
     def settle(self):
         """Ends what a test has left running, so that it does not take the machine from the next: daemons up, no job waits, nothing replicates."""
         for daemon in (*self.hosts.values(), self.appliance):
