@@ -2,12 +2,12 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <fstream>
 
+#include "base/process_lock.h"
 #include "base/world.h"
 #include "control/jobs/tokens.h"
 #include "control/store/records.h"
@@ -30,15 +30,6 @@ Result<void> write_private_file(const std::filesystem::path& path, const std::st
   return {};
 }
 
-Result<UniqueFd> take_lock(const std::filesystem::path& path) {
-  UniqueFd lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!lock) return Error::from_errno(errno, "open " + path.string());
-  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
-    return make_error(BaseErrc::invalid_argument,
-                      path.parent_path().string() + " is the state directory of an appliance that runs");
-  return lock;
-}
-
 Result<std::string> read_owner(const std::filesystem::path& path) {
   std::string owner;
   if (std::ifstream in(path); in && std::getline(in, owner) && !owner.empty()) return owner;
@@ -57,7 +48,8 @@ Result<ApplianceState> open_appliance_state(const std::filesystem::path& directo
       return Error::from_errno(errno, "create " + directory.string());
   }
   ApplianceState state;
-  BH_TRY(state.lock, take_lock(directory / kLockName));
+  BH_TRY(state.lock, take_process_lock(directory / kLockName,
+                                       directory.string() + " is the state directory of an appliance that runs"));
   BH_TRY(state.owner, read_owner(directory / kOwnerName));
   BH_TRY(state.store, open_sqlite_store(directory / kJobStoreName));
   return state;

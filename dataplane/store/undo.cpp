@@ -81,7 +81,7 @@ class UndoFile final : public File {
 Result<void> UndoFile::save_ranges(std::span<const ByteRange> ranges) {
   while (!claims_.all_saved(ranges)) {
     const auto saver = claims_.enter();
-    const auto result = save_claimed(saver, ranges);
+    auto result = save_claimed(saver, ranges);
     claims_.leave(saver);
     if (!result) return result;
     claims_.wait_for_others(ranges);
@@ -96,7 +96,7 @@ Result<void> UndoFile::save_claimed(std::size_t saver, std::span<const ByteRange
   for (bool more = true; more;) {
     more = claims_.claim(saver, ranges, cursor, runs);
     if (runs.empty()) continue;
-    const auto result = save_runs(saver, runs);
+    auto result = save_runs(saver, runs);
     claims_.finish(saver, result.has_value());
     if (!result) return result;
   }

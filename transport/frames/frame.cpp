@@ -230,7 +230,7 @@ Result<void> check_digests_payload(const FrameHeader& header, Bytes payload) {
     return blocks >= first + 64 ? false : blocks <= first ? word != 0 : (word >> (blocks - first)) != 0;
   };
   if (past_end(low, 0) || past_end(high, 64)) return bad_frame(header, "bitmap names blocks past the extent's end");
-  const auto count = static_cast<std::size_t>(std::popcount(low) + std::popcount(high));
+  const auto count = static_cast<std::size_t>(std::popcount(low)) + static_cast<std::size_t>(std::popcount(high));
   if (payload.size() != kBitmapSize + count * kDigestSize)
     return bad_frame(
         header, fmt::format("{} digests for {} non-zero blocks", (payload.size() - kBitmapSize) / kDigestSize, count));

@@ -8,6 +8,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <chrono>
 #include <list>
 #include <map>
 #include <thread>
@@ -23,6 +24,10 @@ constexpr std::chrono::seconds kHandshakeTimeout{10};
 Error from_asio(const boost::system::error_code& code, const std::string& what) {
   return Error::from_errno(code.value(), what);
 }
+
+// A program that a killed daemon was about to start has a copy of its socket, and so its port, for a moment.
+constexpr std::chrono::seconds kPortPatience{2};
+constexpr std::chrono::milliseconds kPortInterval{20};
 
 struct Connection {
   std::thread thread;
@@ -42,10 +47,12 @@ class AsioTlsServer final : public TlsServer {
     const auto found = resolver.resolve(address.host, std::to_string(address.port), tcp::resolver::passive, code);
     if (code || found.empty()) return make_error(BaseErrc::invalid_argument, what + ": no such address");
     const auto endpoint = found.begin()->endpoint();
-    acceptor_.open(endpoint.protocol(), code);
-    if (!code) acceptor_.set_option(tcp::acceptor::reuse_address(true), code);
-    if (!code) acceptor_.bind(endpoint, code);
-    if (!code) acceptor_.listen(tcp::acceptor::max_listen_connections, code);
+    const auto deadline = std::chrono::steady_clock::now() + kPortPatience;
+    code = listen_at(endpoint);
+    while (code == asio::error::address_in_use && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(kPortInterval);
+      code = listen_at(endpoint);
+    }
     if (code) return from_asio(code, what);
     port_ = acceptor_.local_endpoint(code).port();
     // From here on a signal waits for run(): whoever hears that we listen may already send one.
@@ -76,6 +83,16 @@ class AsioTlsServer final : public TlsServer {
   }
 
  private:
+  boost::system::error_code listen_at(const tcp::endpoint& endpoint) {
+    boost::system::error_code code;
+    acceptor_.close(code);
+    acceptor_.open(endpoint.protocol(), code);
+    if (!code) acceptor_.set_option(tcp::acceptor::reuse_address(true), code);
+    if (!code) acceptor_.bind(endpoint, code);
+    if (!code) acceptor_.listen(tcp::acceptor::max_listen_connections, code);
+    return code;
+  }
+
   void accept() {
     acceptor_.async_accept([this](const boost::system::error_code& code, tcp::socket socket) {
       if (code == asio::error::operation_aborted) return;
