@@ -25,7 +25,7 @@ Result<boost::json::value> complete_body(const FailoverOptions& options) {
   }
   if (mode.empty()) return boost::json::value(nullptr);
   boost::json::object complete{{"mode", mode}};
-  if (mode == "automatic" && options.budget_s <= 0) return needs("automatic needs --downtime-budget SECONDS");
+  if (mode == "automatic" && options.budget_s == 0) return needs("automatic needs --downtime-budget SECONDS");
   if (mode == "scheduled" && options.at.empty()) return needs("scheduled needs --at TIME");
   if (mode == "window" && (options.window_start.empty() || options.window_end.empty()))
     return needs("window needs --window-start TIME and --window-end TIME");

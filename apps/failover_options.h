@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <boost/json.hpp>
+#include <cstdint>
 #include <string>
 
 #include "base/error.h"
@@ -11,7 +12,7 @@ namespace backhaul {
 
 struct FailoverOptions {
   std::string sync, direction, host, complete, at, window_start, window_end;
-  double budget_s = 0;
+  std::uint64_t budget_s = 0;
   bool create_vm = false, allow_force = false, never_force = false;
 };
 void add_failover_options(CLI::App& command, FailoverOptions& options, bool plan);

@@ -71,7 +71,7 @@ void add_pki_command(CLI::App& app, Action& action) {
   issue->add_option("NAME", options->name, "the node's name")->required();
   issue->add_option("--alt-name,--san", options->alt_names,
                     "DNS name or address by which others dial the node, instead of NAME; may be repeated");
-  issue->add_option("--days", options->days, "days of validity")->check(CLI::Range(1, 3650));
+  issue->add_option("--days", options->days, "days of validity")->check(CLI::Range(1U, kMaxNodeDays));
   auto* show_command = pki->add_subcommand("show", "show certificates");
   show_command->add_option("PATH", options->path, "a certificate, or a directory with some")->required();
   for (auto* command : {init, issue, show_command}) command->add_flag("--json", options->json, "print JSON");

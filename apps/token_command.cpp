@@ -15,7 +15,8 @@ struct TokenOptions : ApiOptions {
 // Seconds, with an optional suffix m, h, d.
 Result<std::int64_t> parse_lifetime(const std::string& text) {
   const auto bad = [&] {
-    return make_error(BaseErrc::invalid_argument, "'" + text + "' is no lifetime; like 3600, 90m, 12h or 30d");
+    return make_error(BaseErrc::invalid_argument,
+                      "'" + text + "' is no lifetime; like 3600, 90m, 12h or 30d, at most 100 years");
   };
   if (text.empty()) return std::int64_t{0};
   std::int64_t unit = 1;
@@ -29,7 +30,7 @@ Result<std::int64_t> parse_lifetime(const std::string& text) {
   if (unit != 1) digits.pop_back();
   if (digits.empty() || digits.size() > 9 || digits.find_first_not_of("0123456789") != std::string::npos) return bad();
   const std::int64_t seconds = unit * std::stoll(digits);
-  if (seconds == 0) return bad();
+  if (seconds == 0 || seconds > kMaxTokenLifetime_s) return bad();
   return seconds;
 }
 

@@ -61,9 +61,9 @@ void read_command_driver(FieldReader& r, DriverConfig& driver) {
 void read_qemu_driver(FieldReader& r, QemuDriverOptions& qemu) {
   r("state", qemu.state, Need::required), r("disks", qemu.disks), r("attach", qemu.attach);
   r("networks", qemu.networks), r("binary", qemu.binary), r("image_tool", qemu.image_tool);
-  r("accel", qemu.accel, OneOf{"tcg, kvm"}), r("machine", qemu.machine, OneOf{"q35, pc"});
-  r("disk_bus", qemu.disk_bus, OneOf{"virtio, scsi, ide"});
-  r("nic_model", qemu.nic_model, OneOf{"virtio-net-pci, e1000, e1000e, rtl8139"});
+  r("accel", qemu.accel, OneOf{"tcg, kvm"}), r("machine", qemu.machine, OneOf{kQemuMachines});
+  r("disk_bus", qemu.disk_bus, OneOf{kQemuDiskBuses});
+  r("nic_model", qemu.nic_model, OneOf{kQemuNicModels});
   r("firmware_code", qemu.firmware_code), r("firmware_vars", qemu.firmware_vars), r("arguments", qemu.arguments);
   r("reserve_bytes", qemu.reserve_bytes), r("timeout_s", qemu.timeout_s, kUpToADay_s);
 }

@@ -53,7 +53,7 @@ Result<HttpResponse> remove_token(ApiContext& context, const ApiCall& call) {
 }
 
 Result<HttpResponse> list_audit(ApiContext& context, const ApiCall& call) {
-  BH_TRY(const auto limit, number_of(call, "limit", 100, 1, 1000));
+  BH_TRY(const auto limit, number_of(call, "limit", 100, 1, kMaxAuditEntries));
   BH_TRY(const auto before, number_of(call, "before", 0, 1, INT64_MAX));
   const auto object = call.query_of("object");
   BH_TRY(const auto entries, context.service.list_audit(call.actor, object, before, limit));

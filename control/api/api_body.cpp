@@ -130,7 +130,7 @@ Result<TokenRequest> read_token(const boost::json::object& body) {
   TokenRequest request;
   const auto read = [&](FieldReader& t) {
     t.parsed("role", request.role, parse_role, "Reader, Operator or Admin", Need::required);
-    t("lifetimeSeconds", request.lifetime_s, Within{1, std::int64_t{100} * 366 * 24 * 3600});
+    t("lifetimeSeconds", request.lifetime_s, Within{1, kMaxTokenLifetime_s});
   };
   BH_RETURN_IF_ERROR(read_body(body, read, Need::required));
   return request;

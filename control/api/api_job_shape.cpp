@@ -106,7 +106,8 @@ json::object round_json(const RoundState& round) {
 
 json::object complete_json(const CompletePolicy& policy) {
   json::object shape{{"mode", to_string(policy.mode)}};
-  if (policy.downtime_budget_s > 0) shape["downtimeBudgetSeconds"] = policy.downtime_budget_s;
+  if (policy.downtime_budget_s > 0)
+    shape["downtimeBudgetSeconds"] = static_cast<std::uint64_t>(policy.downtime_budget_s);
   put_time(shape, "at", policy.at_unix_s);
   put_time(shape, "windowStart", policy.window_start_unix_s);
   put_time(shape, "windowEnd", policy.window_end_unix_s);

@@ -78,7 +78,7 @@ constexpr std::string_view kSchemas = R"json({
     "resumedBytes!": "integer", "seconds!": "number", "verifySeconds": "number", "rootDigestSource": "string", "rootDigestTarget": "string"},
   "Estimate": {"bytes!": "integer", "seconds!": "number", "downtimeSeconds!": "number",
     "adviseForSynchronization!": "boolean", "reason!": "string"},
-  "CompletePolicy": {"mode": "string", "downtimeBudgetSeconds": "number", "at": "time", "windowStart": "time",
+  "CompletePolicy": {"mode": "string", "downtimeBudgetSeconds": "integer", "at": "time", "windowStart": "time",
     "windowEnd": "time"},
 
   "Plan": {"id!": "string", "name!": "string", "type!": "string", "properties!": "#PlanProperties"},

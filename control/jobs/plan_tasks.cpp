@@ -83,7 +83,7 @@ Result<void> start_children(JobContext& c, const std::vector<std::string>& items
       if (added) plan_job->children.push_back(id);
       return {};
     });
-    if (!started && started.error().is(BaseErrc::cancelled)) return started;
+    if (!started && started.error().code() == BaseErrc::cancelled) return started;
     if (!started)
       BH_RETURN_IF_ERROR(
           c.update([&](Job& job, Item&) { note_error(job, to_job_error(started.error(), c.now_unix_s())); }));

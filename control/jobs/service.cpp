@@ -370,7 +370,7 @@ Result<Actor> Service::authenticate(std::string_view bearer_token) {
 Result<std::vector<AuditEntry>> Service::list_audit(const Actor& actor, std::string_view object, std::uint64_t before,
                                                     std::size_t limit) {
   BH_RETURN_IF_ERROR(state_->require_role(actor, Role::reader));
-  return state_->store.list_audit(object, before, std::min<std::size_t>(limit, 1000));
+  return state_->store.list_audit(object, before, std::min<std::size_t>(limit, kMaxAuditEntries));
 }
 void Service::audit(const Actor& actor, std::string_view action, std::string_view object, std::string_view outcome,
                     std::string_view detail) {

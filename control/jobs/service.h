@@ -117,6 +117,7 @@ class Service {
   Result<void> remove_token(const Actor& actor, std::string_view name);
   Result<Actor> authenticate(std::string_view bearer_token);  // ControlErrc::unauthenticated
 
+  // At most kMaxAuditEntries.
   Result<std::vector<AuditEntry>> list_audit(const Actor& actor, std::string_view object = {}, std::uint64_t before = 0,
                                              std::size_t limit = 100);
   // Records what the HTTP layer refuses (bad token, wrong role).

@@ -41,6 +41,7 @@ struct Lease {
   std::int64_t expires_unix_s = 0;
 };
 
+inline constexpr std::uint32_t kMaxAuditEntries = 1000;  // in one answer
 struct AuditEntry {
   std::uint64_t id = 0;  // given by the store, growing
   std::int64_t at_unix_s = 0;
@@ -55,6 +56,7 @@ enum class Role : std::uint8_t { reader, operator_, admin };
 std::string_view to_string(Role role) noexcept;
 std::optional<Role> parse_role(std::string_view text) noexcept;
 
+inline constexpr std::int64_t kMaxTokenLifetime_s = std::int64_t{100} * 366 * 24 * 3600;
 struct TokenRecord {
   std::string name;  // unique
   std::string id;    // the public half of the token

@@ -118,7 +118,7 @@ json::object to_json(const OpenedSession& opened) {
                     {"format", to_string(opened.format)},  {"staging", to_string(opened.staging)},
                     {"had_old_disk", opened.had_old_disk}, {"resumed", opened.resumed},
                     {"compare", opened.compare},           {"blank", opened.blank}};
-  if (opened.keyed) body["keyed"] = true;
+  if (opened.compare_by == CompareBy::gmac) body["keyed"] = true;
   if (opened.finished) body["finished"] = true;
   if (!opened.root_digest.empty()) body["root_digest"] = opened.root_digest;
   return body;
@@ -137,7 +137,8 @@ Result<OpenedSession> opened_from_json(const json::object& body) {
   BH_TRY(opened.compare, bool_field(body, "compare"));
   BH_TRY(opened.blank, bool_field(body, "blank"));
   if (body.contains("keyed")) {
-    BH_TRY(opened.keyed, bool_field(body, "keyed"));
+    BH_TRY(const bool keyed, bool_field(body, "keyed"));
+    opened.compare_by = keyed ? CompareBy::gmac : CompareBy::sha256;
   }
   if (body.contains("finished")) {
     BH_TRY(opened.finished, bool_field(body, "finished"));

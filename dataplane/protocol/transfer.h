@@ -96,10 +96,10 @@ struct OpenedSession {
   DiskFormat format = DiskFormat::raw;
   StagingKind staging = StagingKind::fresh;
   bool had_old_disk = false;
-  bool resumed = false;  // an unfinished transfer goes on
-  bool compare = false;  // the source must ask for digests (delta, or a resumed full)
-  bool blank = false;    // whatever is not sent is zero: the target was made for this run
-  bool keyed = false;    // what is compared are tags under the key of the request, not digests
+  bool resumed = false;                      // an unfinished transfer goes on
+  bool compare = false;                      // the source must ask for digests (delta, or a resumed full)
+  bool blank = false;                        // whatever is not sent is zero: the target was made for this run
+  CompareBy compare_by = CompareBy::sha256;  // gmac: by tags under the key of the request, which are not recorded
   // The transfer that was asked for has finished under this epoch: nothing is opened, `session` is empty.
   bool finished = false;
   std::string root_digest;  // finished: of the target, hexadecimal; empty when it was not computed

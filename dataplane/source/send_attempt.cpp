@@ -50,7 +50,7 @@ class SendAttempt {
     BH_TRY(const auto answer, control->expect(FrameType::opened, kAnswerTimeout));
     BH_TRY(opened_, opened_from_json(answer.body));
     send_.opened_once = true;
-    if (opened_.keyed && (!compare_key_ || !opened_.compare))
+    if (opened_.compare_by == CompareBy::gmac && (!compare_key_ || !opened_.compare))
       return make_error(TransportErrc::bad_message, "field 'keyed'");
     if (opened_.finished) return finished_before(*control);
     send_.epoch = opened_.epoch;
@@ -162,9 +162,10 @@ class SendAttempt {
     BH_RETURN_IF_ERROR(channel->expect(FrameType::joined, kAnswerTimeout));
     auto stream = channel->release();
     BH_TRY(auto queue, make_queue_for(send_.disk->file(), send_.parts));
-    BH_TRY(auto hasher, opened_.keyed ? make_gmac_hasher(*compare_key_) : send_.parts.make_hasher());
+    BH_TRY(auto hasher,
+           opened_.compare_by == CompareBy::gmac ? make_gmac_hasher(*compare_key_) : send_.parts.make_hasher());
     SourceLaneOptions options;
-    options.keyed = opened_.keyed;
+    options.compare_by = opened_.compare_by;
     options.epoch = opened_.epoch;
     options.compare = opened_.compare;
     options.blank = opened_.blank;
@@ -251,7 +252,7 @@ class SendAttempt {
     result.stats.root_digest_target = finished.root_digest;
     result.format = opened_.format;
     result.staging = opened_.staging;
-    if (opened_.compare) result.compared_by = opened_.keyed ? CompareBy::gmac : CompareBy::sha256;
+    if (opened_.compare) result.compared_by = opened_.compare_by;
     result.retries = send_.retries;
     if (send_.request.keep_digests)
       if (auto digests = send_.session->take_digests())

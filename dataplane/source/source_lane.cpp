@@ -221,7 +221,7 @@ Result<void> SourceLane::finish_extent(SourceExtent& extent, Bytes payload) {
     // Of blocks that are not listed, neither end knows the content: the digest is not the whole extent's.
     whole = !extent.target_unknown || extent.listed.count() >= extent.blocks();
   }
-  session_.done(extent.number, whole && !options_.keyed ? &digest : nullptr);
+  session_.done(extent.number, whole && options_.compare_by == CompareBy::sha256 ? &digest : nullptr);
   extent.become(SourceExtentState::acknowledged);
   if (extent.shipped_before > extent.changed_blocks)
     session_.counters().resumed_bytes +=

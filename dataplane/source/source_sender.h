@@ -14,9 +14,9 @@ namespace backhaul {
 
 struct SourceLaneOptions {
   std::uint64_t epoch = 0;
-  bool compare = false;  // OpenedSession::compare
-  bool blank = false;    // OpenedSession::blank
-  bool keyed = false;    // OpenedSession::keyed: the hasher gives tags, which are good for comparing alone
+  bool compare = false;                      // OpenedSession::compare
+  bool blank = false;                        // OpenedSession::blank
+  CompareBy compare_by = CompareBy::sha256;  // gmac: the hasher gives tags, which are good for comparing alone
   CompressMode compress = CompressMode::automatic;
   RateLimit* limit = nullptr;  // shared by all lanes; may be null
   bool limited() const noexcept { return limit != nullptr && !limit->unlimited(); }

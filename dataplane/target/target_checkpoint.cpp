@@ -27,7 +27,7 @@ Result<void> TargetCheckpoint::end_hole(const TargetHole& hole) {
   return extents_.add_hole(hole);
 }
 
-void TargetCheckpoint::settle() {
+void TargetCheckpoint::take_ended() {
   std::size_t busy = 0;
   for (auto* extent : ended_) {
     if (extent->writes > 0) {
@@ -79,7 +79,7 @@ Result<void> TargetCheckpoint::record(const TargetExtent& extent) {
       std::min<std::size_t>(extent.shipped_before + extent.written.count(), kBlocksPerExtent));
   const bool all_known = extent.digested && (!extent.unread || extent.sent.count() == extent.blocks());
   if (all_known && extent.content.nonzero.none() && shipped == 0) return index.store_zero_run(extent.number, 1);
-  if (!all_known || session_.keyed()) return index.store_durable(extent.number, shipped);
+  if (!all_known || session_.compare_by() == CompareBy::gmac) return index.store_durable(extent.number, shipped);
   return index.store(extent.number, extent.content.digests, shipped);
 }
 

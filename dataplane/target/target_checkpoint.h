@@ -13,12 +13,12 @@ class TargetCheckpoint {
   // All outlive it.
   TargetCheckpoint(TargetSession& session, TargetIo& io, TargetWriter& writer, TargetExtents& extents, Clock& clock);
 
-  // Its end came; it is looked at by the next settle().
+  // Its end came; it is looked at by the next take_ended().
   void end(TargetExtent& extent);
   // Error: too many.
   Result<void> end_hole(const TargetHole& hole);
   // Ended extents whose writes are done are acknowledged, when they are on record already, or wait for run().
-  void settle();
+  void take_ended();
 
   bool waiting() const noexcept { return !written_.empty() || !extents_.holes().empty(); }
   // `hurry`: the source waits for acknowledgements and for nothing else.

@@ -48,7 +48,7 @@ Result<std::uint64_t> TargetClaims::start(const ExtentRun& claim) {
     extents_.answer_zero({number, next - number});
     return next;
   }
-  if (state == ExtentState::known && !session_.keyed()) {
+  if (state == ExtentState::known && session_.compare_by() == CompareBy::sha256) {
     BH_TRY(auto* extent, extents_.add(number, TargetExtentState::claimed));
     BH_TRY(const bool good, extents_.load(*extent));
     if (good) {

@@ -48,12 +48,12 @@ Result<LaneStatus> TargetLane::step(std::span<const Completion> completions) {
     return status;
   }
   BH_RETURN_IF_ERROR(disk_writer_.flush());
-  checkpoint_.settle();
+  checkpoint_.take_ended();
   BH_RETURN_IF_ERROR(claims_.advance(progressed));
   // A checkpoint waits for completions itself: they may have ended what nothing would wake the lane for.
   while (checkpoint_.due(lane_end_)) {
     BH_RETURN_IF_ERROR(checkpoint_.run());
-    checkpoint_.settle();
+    checkpoint_.take_ended();
     BH_RETURN_IF_ERROR(claims_.advance(progressed));
   }
   BH_TRY(const bool out, writer_.pump());

@@ -30,7 +30,7 @@ TargetSession::TargetSession(std::string id, std::uint64_t epoch, OpenRequest re
       takes_changes_unread_(can_take_changes_unread(request_, staged_)) {}
 
 Result<std::unique_ptr<BlockHasher>> TargetSession::make_hasher(const DataplaneParts& parts) const {
-  return keyed() ? make_gmac_hasher(*request_.compare_key) : parts.make_hasher();
+  return compare_by() == CompareBy::gmac ? make_gmac_hasher(*request_.compare_key) : parts.make_hasher();
 }
 
 Error TargetSession::revoked_error() const {

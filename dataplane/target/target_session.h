@@ -36,8 +36,10 @@ class TargetSession {
   // Only listed changes come, and no root digest hangs on what lies around them: that is neither read nor recorded
   // then.
   bool takes_changes_unread() const noexcept { return takes_changes_unread_; }
-  // OpenedSession::keyed. Tags say nothing in a later run: they are compared and not recorded.
-  bool keyed() const noexcept { return request_.compare_key && compare() && gmac_available(); }
+  // OpenedSession::compare_by. Tags say nothing in a later run: they are compared and not recorded.
+  CompareBy compare_by() const noexcept {
+    return request_.compare_key && compare() && gmac_available() ? CompareBy::gmac : CompareBy::sha256;
+  }
   // For one lane of this run.
   Result<std::unique_ptr<BlockHasher>> make_hasher(const DataplaneParts& parts) const;
   const SessionRecord& record() const noexcept { return staged_.journal->last(); }

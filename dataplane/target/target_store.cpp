@@ -155,7 +155,7 @@ Result<SessionUse> TargetStore::open(const OpenRequest& request, std::chrono::mi
   opened.resumed = session->resumed();
   opened.compare = session->compare();
   opened.blank = session->blank();
-  opened.keyed = session->keyed();
+  opened.compare_by = session->compare_by();
   return SessionUse(std::move(session));
 }
 

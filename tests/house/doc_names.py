@@ -16,7 +16,7 @@ import pathlib
 import re
 import sys
 
-FOLDERS = ["base", "checksum", "transport", "dataplane", "control", "apps", "drivers", "web", "packaging", "tests", "bench", "docs", "examples"]
+FOLDERS = ["base", "checksum", "transport", "dataplane", "control", "apps", "packaging", "tests", "bench", "docs", "examples"]
 PRODUCT = FOLDERS[:6]
 SOURCES = {".cpp", ".h", ".py", ".mjs"}
 TEXTS = SOURCES | {".txt", ".toml", ".json", ".service", ".conf", ""}

@@ -42,6 +42,30 @@ class IncludeOrder(unittest.TestCase):
         self.write("base/units.h", '#pragma once\n  #  include "transport/stream/stream.h"\n')
         self.expect_one_error("base/units.h:2", "transport/")
 
+    def test_dots_do_not_hide_an_include(self):
+        self.write("dataplane/target/target_store.h", "#pragma once\n")
+        self.write("dataplane/source/send.h", '#include "dataplane/source/../target/target_store.h"\n')
+        self.expect_one_error("dataplane/source/send.h:1", "without dots")
+
+    def test_a_folder_without_rooms_is_one_room(self):
+        for number in range(31):
+            self.write(f"apps/file{number}.h", "#pragma once\n")
+        self.expect_one_error("apps: 32 sources", "more than 30")
+
+    def test_a_long_file_is_found_wherever_it_stands(self):
+        for name in ("examples/files/driver.py", ".ci/tool.py", "setup.py"):
+            with self.subTest(name):
+                self.write(name, "pass\n" * 450)
+                self.expect_one_error(name, "450 lines")
+                (self.root / name).unlink()
+
+    def test_other_endings_and_folders_of_cpp_are_refused(self):
+        self.write("dataplane/disk/other.hpp", "#pragma once\n")
+        self.expect_one_error("dataplane/disk/other.hpp", ".h or .cpp")
+        (self.root / "dataplane/disk/other.hpp").unlink()
+        self.write("web/server.cpp", "\n")
+        self.expect_one_error("web/server.cpp", "stands in")
+
     def test_brackets_do_not_hide_an_include(self):
         self.write("checksum/crc32c.h", "#include <dataplane/disk/io.h>\n")
         self.expect_one_error("checksum/crc32c.h:1", "dataplane/")

@@ -1,5 +1,6 @@
 """Whole failbacks of recovery plans, by the command line, and by Microsoft's SDK, between real daemons over loopback TLS."""
 import json
+import time
 
 import pytest
 
@@ -119,6 +120,18 @@ def test_a_whole_failback_by_the_command_line(sites, vm):
     assert "root digests" in sites.cli("job", "show", job).stdout
     assert sites.cli("item", "remove", vm, "--wait").returncode == 0
     sites.expect_powers(vm, recovery="absent", primary="running")
+
+
+@pytest.mark.parametrize("options", [["--complete", "automatic", "--downtime-budget", "3600"], ["--downtime-budget", "3600"],
+                                     ["--complete", "scheduled", "--at", "SOON"], ["--at", "SOON"],
+                                     ["--complete", "window", "--window-start", "PAST", "--window-end", "LATER"],
+                                     ["--window-start", "PAST", "--window-end", "LATER", "--downtime-budget", "3600"]], ids=" ".join)
+def test_who_says_complete_failover_is_an_option_of_the_command_line(sites, vm, options):
+    sites.declare(vm, disks={"os": 2 * MIB})
+    moments = {"PAST": -3600, "SOON": 1, "LATER": 3600}
+    words = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + moments[word])) if word in moments else word for word in options]
+    sites.end(sites.cli_json("item", "failover", vm, *words)["job"])
+    sites.expect_powers(vm, recovery="off", primary="running")
 
 
 def test_waiting_for_a_job_that_fails_or_is_cancelled_has_an_exit_code_of_its_own(sites, vm):

@@ -164,11 +164,11 @@ Result<void> SimTransfer::run_lanes() {
   lane_options.epoch = opened_.epoch;
   lane_options.compare = opened_.compare;
   lane_options.blank = opened_.blank;
-  lane_options.keyed = opened_.keyed;
-  if (opened_.keyed) {
+  lane_options.compare_by = opened_.compare_by;
+  if (opened_.compare_by == CompareBy::gmac) {
     BH_TRY(keyed_hasher_, make_gmac_hasher(*options_.request.compare_key));
   }
-  auto& hasher = opened_.keyed ? *keyed_hasher_ : *hasher_;
+  auto& hasher = opened_.compare_by == CompareBy::gmac ? *keyed_hasher_ : *hasher_;
   lane_options.compress = options_.compress;
   std::optional<Error> failed;
   for (std::uint32_t i = 0; i < options_.lanes; ++i) {

@@ -27,7 +27,6 @@ namespace fs = std::filesystem;
 
 constexpr std::uint32_t kCaDays = 3650;
 constexpr std::uint32_t kDefaultDays = 825;
-constexpr std::uint32_t kMaxDays = 36500;
 constexpr long kSecondsPerDay = 86400;
 // Certificates begin in the past by this much: two sites' clocks are never equal.
 constexpr long kClockSkewS = 3600;
@@ -216,7 +215,7 @@ Result<void> check_request(const NodeCertificate& request) {
   if (request.alt_names.empty()) return refuse("a certificate needs at least one name or address that others dial");
   for (const auto& name : request.alt_names)
     if (!is_ip_address(name) && !is_dns_name(name)) return refuse(fmt::format("'{}' is no host name or address", name));
-  if (request.days == 0 || request.days > kMaxDays) return refuse(fmt::format("days: 1 to {}", kMaxDays));
+  if (request.days == 0 || request.days > kMaxNodeDays) return refuse(fmt::format("days: 1 to {}", kMaxNodeDays));
   return {};
 }
 

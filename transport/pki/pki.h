@@ -15,6 +15,8 @@ namespace backhaul {
 // (keys mode 0600; names localhost, 127.0.0.1, ::1 and this machine's host name). Refuses to overwrite anything.
 Result<void> pki_init(const std::filesystem::path& directory);
 
+inline constexpr std::uint32_t kMaxNodeDays = 3650;  // no longer than the CA's own
+
 struct NodeCertificate {
   std::string name;                    // common name and file directory
   std::vector<std::string> alt_names;  // DNS names and IP addresses; told apart by syntax

@@ -58,7 +58,7 @@ const ErrorCategory& transport_category() noexcept {
 
 bool is_link_error(const Error& error) noexcept {
   constexpr int kNumbers[] = {ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EADDRINUSE};
-  return std::any_of(std::begin(kNumbers), std::end(kNumbers), [&](int number) {
+  return !error.from_peer() && std::any_of(std::begin(kNumbers), std::end(kNumbers), [&](int number) {
     return error.is({number, std::generic_category()});
   });
 }

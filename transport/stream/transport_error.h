@@ -33,7 +33,7 @@ enum class TransportErrc {
 const ErrorCategory& transport_category() noexcept;
 inline std::error_code make_error_code(TransportErrc value) { return {static_cast<int>(value), transport_category()}; }
 
-// Whether a socket failed: the connection was refused, cannot be made, or broke.
+// Whether a socket of this end failed: the connection was refused, cannot be made, or broke.
 bool is_link_error(const Error& error) noexcept;
 
 }  // namespace backhaul

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "control/model/control_error.h"
+#include "control/model/fields.h"
 
 namespace backhaul {
 namespace {
@@ -65,21 +66,19 @@ Result<bool> console_has(const QemuFiles& files, const std::string& wanted) {
 }  // namespace
 
 Result<std::string> qemu_choice(const boost::json::object& settings, std::string_view key, const std::string& otherwise,
-                                std::initializer_list<std::string_view> choices) {
-  const auto* setting = settings.if_contains(key);
-  if (setting == nullptr) return otherwise;
-  if (setting->is_string() &&
-      std::find(choices.begin(), choices.end(), std::string_view(setting->get_string())) != choices.end())
-    return std::string(setting->get_string());
-  return make_error(BaseErrc::invalid_argument,
-                    fmt::format("setting '{}' must be one of {}", key, fmt::join(choices, ", ")));
+                                std::string_view words) {
+  std::string chosen = otherwise;
+  Mistakes mistakes(From::peer, "settings");  // the other settings are not this reader's
+  BH_RETURN_IF_ERROR(read_fields(
+      settings, [&](FieldReader& r) { r(key, chosen, OneOf{words}); }, mistakes, BaseErrc::invalid_argument));
+  return chosen;
 }
 
 Result<std::string> qemu_machine(const QemuDriverOptions& options, const boost::json::object& settings,
                                  const VmDescription& vm) {
   // A generation 1 VM is a PC of old: BIOS and IDE.
   const std::string by_generation = vm.generation == 1 ? "pc" : "q35";
-  return qemu_choice(settings, "machine", options.machine.empty() ? by_generation : options.machine, {"pc", "q35"});
+  return qemu_choice(settings, "machine", options.machine.empty() ? by_generation : options.machine, kQemuMachines);
 }
 
 Result<void> check_description(const QemuDriverOptions& options, const VmDescription& vm) {

@@ -7,9 +7,9 @@
 
 namespace backhaul {
 
-// A setting of the item, when it is there one of these; else what the driver is configured with.
+// A setting of the item, when it is there one of `words` ("q35, pc"); else what the driver is configured with.
 Result<std::string> qemu_choice(const boost::json::object& settings, std::string_view key, const std::string& otherwise,
-                                std::initializer_list<std::string_view> choices);
+                                std::string_view words);
 Result<std::string> qemu_machine(const QemuDriverOptions& options, const boost::json::object& settings,
                                  const VmDescription& vm);
 // invalid_argument for the first thing that this driver cannot do.

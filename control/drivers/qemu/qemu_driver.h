@@ -17,6 +17,10 @@
 
 namespace backhaul {
 
+// What may be chosen, in the configuration and in an item's settings alike.
+inline constexpr std::string_view kQemuMachines = "q35, pc", kQemuDiskBuses = "virtio, scsi, ide",
+                                  kQemuNicModels = "virtio-net-pci, e1000, e1000e, rtl8139";
+
 struct QemuDriverOptions {
   std::string state;                            // directory; made when it is not there
   std::vector<std::string> disks;               // where disks may lie; relative paths are below the first

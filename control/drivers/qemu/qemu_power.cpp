@@ -140,9 +140,8 @@ Result<void> create_qemu(QemuSession& s, const VmDescription& description) {
   wanted.vm = description;
   wanted.disks = s.disks;
   BH_TRY(wanted.machine, qemu_machine(*s.options, s.settings, description));
-  BH_TRY(wanted.disk_bus, qemu_choice(s.settings, "disk_bus", s.options->disk_bus, {"virtio", "scsi", "ide"}));
-  BH_TRY(wanted.nic_model,
-         qemu_choice(s.settings, "nic_model", s.options->nic_model, {"virtio-net-pci", "e1000", "e1000e", "rtl8139"}));
+  BH_TRY(wanted.disk_bus, qemu_choice(s.settings, "disk_bus", s.options->disk_bus, kQemuDiskBuses));
+  BH_TRY(wanted.nic_model, qemu_choice(s.settings, "nic_model", s.options->nic_model, kQemuNicModels));
   BH_RETURN_IF_ERROR(check_description(*s.options, description));
   BH_TRY(const auto power, qemu_power(s));
   if (power != PowerState::absent && power != PowerState::off) {

@@ -132,7 +132,7 @@ TEST(Transfer, ADeltaByTagsSendsTheSameBlocksAndProvesTheRootOnlyWhenAllIsRead) 
         auto transfer = sites.transfer(options);
         const auto outcome = transfer.run(1);
         ASSERT_OK(outcome);
-        EXPECT_TRUE(outcome->opened.keyed);
+        EXPECT_EQ(outcome->opened.compare_by, CompareBy::gmac);
         const auto disk = disk_content(sites.target, "disk");
         EXPECT_TRUE(same_disk(disk, pattern.content));
         EXPECT_EQ(transfer.counters().blocks_changed, blocks_that_differ(old, pattern.content));
@@ -167,7 +167,7 @@ TEST(Transfer, RoundsByTagsAndByDigestsFollowEachOther) {
       auto transfer = sites.transfer(options);
       const auto outcome = transfer.run(1);
       ASSERT_OK(outcome);
-      EXPECT_EQ(outcome->opened.keyed, turn % 2 == 1);
+      EXPECT_EQ(outcome->opened.compare_by, turn % 2 == 1 ? CompareBy::gmac : CompareBy::sha256);
       const auto disk = disk_content(sites.target, "disk");
       EXPECT_TRUE(same_disk(disk, pattern.content));
       if (turn > 0) {

@@ -34,7 +34,8 @@ OpenedSession some_opened() {
   opened.size = 512;
   opened.format = DiskFormat::vhdx;
   opened.staging = StagingKind::undo_in_place;
-  opened.had_old_disk = opened.resumed = opened.compare = opened.blank = opened.keyed = true;
+  opened.had_old_disk = opened.resumed = opened.compare = opened.blank = true;
+  opened.compare_by = CompareBy::gmac;
   return opened;
 }
 

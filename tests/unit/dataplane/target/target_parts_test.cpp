@@ -137,11 +137,11 @@ TEST_F(TargetPartsTest, WhatEndedWaitsForItsWritesThenForACheckpointAndIsRecorde
   send(under_way, 1, std::byte{7});
   ASSERT_OK(parts().writer.flush());
   checkpoint.end(under_way);
-  checkpoint.settle();
+  checkpoint.take_ended();
   EXPECT_EQ(under_way.state(), ended);
   EXPECT_FALSE(checkpoint.waiting());
   while (under_way.writes > 0) ASSERT_OK(parts().io.wait());
-  checkpoint.settle();
+  checkpoint.take_ended();
   EXPECT_EQ(under_way.state(), written);
   EXPECT_TRUE(checkpoint.waiting());
   EXPECT_FALSE(checkpoint.due(false));
@@ -162,7 +162,7 @@ TEST_F(TargetPartsTest, WhatIsOnRecordAndDidNotChangeNeedsNoCheckpoint) {
   auto& read = answer(2);
   ASSERT_OK(session().index().store(2, read.content.digests, 0));
   parts().checkpoint.end(read);
-  parts().checkpoint.settle();
+  parts().checkpoint.take_ended();
   EXPECT_TRUE(parts().extents.empty());
   EXPECT_FALSE(parts().checkpoint.waiting());
 }
