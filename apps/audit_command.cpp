@@ -3,6 +3,7 @@
 
 #include "apps/api_command.h"
 #include "apps/api_view.h"
+#include "control/store/store.h"
 
 namespace backhaul {
 namespace {
