@@ -19,7 +19,7 @@ class SendTask {
   using Run = std::function<Result<SendResult>(const ReportProgress& report, const std::atomic<bool>& stop)>;
 
   SendTask(Run run, Clock& clock);
-  ~SendTask();  // stop() and wait
+  ~SendTask();  // request_stop() and wait
   SendTask(const SendTask&) = delete;
   SendTask& operator=(const SendTask&) = delete;
 

@@ -1,7 +1,7 @@
 // The facade of the control layer: everything that the HTTP API and the CLI can ask for. Thread-safe; calls are short
-// (store accesses), except preflight, which asks the host agent. Every verb checks the actor's role and the phase
-// tables, records intent and audit entry in the store, and only then returns; jobs run on the service's own threads
-// (start), or step by step (control/jobs/runner.h) in tests.
+// (store accesses), except preflight and planned_failover, which ask both sites. Every verb checks the actor's role and
+// the phase tables, records intent and audit entry in the store, and only then returns; jobs run on the service's own
+// threads (start), or step by step (control/jobs/runner.h) in tests.
 #pragma once
 
 #include <cstdint>

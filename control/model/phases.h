@@ -30,7 +30,7 @@ enum class ItemState : std::uint8_t {
   planned_failover_commit_pending,  // runs at the target; the source VM is off and whole
   commit_in_progress,
   commit_failed,                // only commit again: part of the source may be gone
-  cancel_failover_in_progress,  // the way back: target off, old disks back, source VM on
+  cancel_failover_in_progress,  // the way back: target off, old disks back where they are kept, source VM on
   cancel_failover_failed,       // only cancel again
   planned_failover_committed,   // runs at the primary site, not protected
   reprotect_in_progress,        // the first replication primary to recovery

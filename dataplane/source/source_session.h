@@ -46,7 +46,7 @@ struct SourceCounters {
 
 class SourceSession {
  public:
-  // `size`: of the target disk, at least the source's. REQUIRES: disk.size() == size (opened with padding).
+  // REQUIRES: the disk has the target disk's size (it is opened with padding).
   // `base`: of what the target holds before a run with changed extents alone; null: not known, and then neither is the
   // root. Only used while the constructor runs. `keep_digests`: for take_digests().
   SourceSession(Disk& disk, VerifyMode verify, std::optional<ChangedBlocks> changed, const DiskDigests* base = nullptr,
