@@ -69,7 +69,18 @@ class Talk {
       poisoned_ = true;
     }
     append(record);
-    if (type == RecordType::application_data && !poisoned_) data_.insert(data_.end(), content.begin(), content.end());
+    if (!poisoned_) expect(inner, last);
+  }
+  // What the channel must make of that: the type is the last byte that is not zero (RFC 8446, section 5.4), so that a
+  // type of 0 makes the content's own end the type.
+  void expect(Bytes inner, RecordType last) {
+    auto type = static_cast<std::byte>(last);
+    while (type == std::byte{0} && !inner.empty()) {
+      type = inner.back();
+      inner = inner.first(inner.size() - 1);
+    }
+    if (type == static_cast<std::byte>(RecordType::application_data))
+      data_.insert(data_.end(), inner.begin(), inner.end());
   }
   void say_key_update(unsigned kind) {
     if (in_.room() + in_.begin < kKeyUpdateSize + kRecordOverhead) return;

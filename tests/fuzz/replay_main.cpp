@@ -1,5 +1,6 @@
 // Runs a fuzzer without libFuzzer: every file of the corpus folders named on the command line, then a fixed
 // number of mutations under a printed seed. BACKHAUL_SEED replays a failure.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -37,8 +38,11 @@ int main(int argc, char** argv) {
   std::vector<std::vector<std::uint8_t>> corpus;
   for (int i = 1; i < argc; ++i) {
     if (!std::filesystem::is_directory(argv[i])) continue;
+    std::vector<std::filesystem::path> files;
     for (const auto& entry : std::filesystem::directory_iterator(argv[i]))
-      if (entry.is_regular_file()) corpus.push_back(read_file(entry.path()));
+      if (entry.is_regular_file()) files.push_back(entry.path());
+    std::sort(files.begin(), files.end());  // a seed means the same in every clone
+    for (const auto& file : files) corpus.push_back(read_file(file));
   }
   for (const auto& input : corpus) LLVMFuzzerTestOneInput(input.data(), input.size());
   const char* given = std::getenv("BACKHAUL_SEED");
