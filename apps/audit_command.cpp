@@ -57,7 +57,7 @@ void add_audit_command(CLI::App& app, Action& action) {
   audit->require_subcommand(1);
   auto* listed = audit->add_subcommand("list", "list entries, newest first");
   listed->add_option("--object", options->object, "entries of this object: item/web01, job/17, plan/shop, token/NAME");
-  listed->add_option("--limit", options->limit, "the most entries to list, 1 to 1000")
+  listed->add_option("--limit", options->limit, fmt::format("the most entries to list, 1 to {}", kMaxAuditEntries))
       ->check(CLI::Range(1U, kMaxAuditEntries))
       ->capture_default_str();
   listed->add_option("--before", options->before, "entries older than the one with this id");

@@ -67,10 +67,12 @@ Result<bool> console_has(const QemuFiles& files, const std::string& wanted) {
 
 Result<std::string> qemu_choice(const boost::json::object& settings, std::string_view key, const std::string& otherwise,
                                 std::string_view words) {
-  std::string chosen = otherwise;
+  if (!settings.contains(key)) return otherwise;
+  std::string chosen;
   Mistakes mistakes(From::peer, "settings");  // the other settings are not this reader's
   BH_RETURN_IF_ERROR(read_fields(
-      settings, [&](FieldReader& r) { r(key, chosen, OneOf{words}); }, mistakes, BaseErrc::invalid_argument));
+      settings, [&](FieldReader& r) { r(key, chosen, Need::required, OneOf{words}); }, mistakes,
+      BaseErrc::invalid_argument));
   return chosen;
 }
 

@@ -5,22 +5,16 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <cstdlib>
 #include <string>
+
+#include "unit/dataplane/temporary_directory.h"
 
 namespace backhaul {
 namespace {
 
 class ProcessLock : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = ::testing::TempDir() + "backhaul_lock_XXXXXX";
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    directory_ = name;
-  }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-
-  std::filesystem::path file() const { return directory_ / "lock"; }
+  std::filesystem::path file() const { return directory_.path() / "lock"; }
 
   // A process that takes the lock and has a child with copies of its descriptors. Both wait for the end of the pipe
   // that they give; returns the holder.
@@ -50,7 +44,7 @@ class ProcessLock : public ::testing::Test {
     return holder;
   }
 
-  std::filesystem::path directory_;
+  TemporaryDirectory directory_;
 };
 
 TEST_F(ProcessLock, IsRefusedWithItsHolderWhileAnotherProcessHasIt) {
@@ -84,7 +78,7 @@ TEST_F(ProcessLock, EndsWithItsDescriptor) {
 }
 
 TEST_F(ProcessLock, NamesAFileThatCannotBeOpened) {
-  const auto refused = take_process_lock(directory_ / "missing" / "lock", "held");
+  const auto refused = take_process_lock(directory_.path() / "missing" / "lock", "held");
   ASSERT_FALSE(refused);
   EXPECT_NE(refused.error().cause().find("missing/lock"), std::string::npos) << refused.error().to_string();
 }

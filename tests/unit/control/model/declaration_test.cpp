@@ -11,7 +11,7 @@ namespace backhaul {
 namespace {
 
 std::string example(const char* name) {
-  std::ifstream file((std::filesystem::path(BACKHAUL_SOURCE_DIR) / "examples/files" / name).lexically_normal());
+  std::ifstream file(std::filesystem::path(BACKHAUL_SOURCE_DIR) / "examples/files" / name);
   return {std::istreambuf_iterator<char>(file), {}};
 }
 

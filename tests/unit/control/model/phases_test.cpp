@@ -21,7 +21,7 @@ std::string trimmed(std::string text) {
 // The rows (cells without the head) of the table under the given heading of docs/phases.md that has `head` as its first
 // cell.
 std::vector<std::vector<std::string>> table_of_document(const std::string& head, std::size_t columns) {
-  std::ifstream file((std::filesystem::path(BACKHAUL_SOURCE_DIR) / "docs/phases.md").lexically_normal());
+  std::ifstream file(std::filesystem::path(BACKHAUL_SOURCE_DIR) / "docs/phases.md");
   EXPECT_TRUE(file.good());
   std::vector<std::vector<std::string>> rows;
   bool inside = false;
